@@ -1,0 +1,116 @@
+"""Text inputs: fibre assignments, line lists, and the static calibrations of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from astropy.table import Table
+
+from kspecpipe.errors import InputError
+from kspecpipe.instrument_schema import AssignmentFacts
+from kspecpipe.wavelength.linelist import LineList, parse_line_list
+
+ASSIGNMENT_COLUMNS = ("TARGET_X", "TARGET_Y", "RA", "DEC", "RANK")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file; raises `InputError` when that is not possible."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path.name}: cannot be read as text: {error}") from None
+
+
+def read_line_list(path: Path) -> LineList:
+    """Read arc or sky lines (ECSV or the 2dfdr form)."""
+    try:
+        return parse_line_list(read_text(path))
+    except ValueError as error:
+        raise InputError(f"{path.name}: {error}") from None
+
+
+def static_text(name: str) -> str:
+    """Return the text of a static calibration of the package.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    entry = files("kspecpipe.static_calibrations") / name
+    if not entry.is_file():
+        raise InputError(f"there is no static calibration {name!r}")
+    return entry.read_text(encoding="utf-8")
+
+
+def static_line_list(name: str) -> LineList:
+    """Return a line list of the package, or of a file when ``name`` is the path of one."""
+    path = Path(name).expanduser()
+    if path.is_absolute():
+        return read_line_list(path)
+    return parse_line_list(static_text(name))
+
+
+def parse_assignment(text: str, facts: AssignmentFacts, name: str) -> Table:
+    """Parse a fibre assignment: blank-separated columns without header.
+
+    Parameters
+    ----------
+    text : str
+        Content of the file.
+    facts : AssignmentFacts
+        Columns and meaning of the classes.
+    name : str
+        File name, for messages.
+
+    Returns
+    -------
+    Table
+        One row per fibre with FIBRE_ID, TYPE, CLASS and the columns of the file.
+
+    Raises
+    ------
+    InputError
+        With every line that cannot be understood.
+    """
+    if not facts.columns:
+        raise InputError(f"{name}: the instrument file has no `assignment: columns`")
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        try:
+            rows.append(_assignment_row(words, facts))
+        except ValueError as error:
+            problems.append(f"{name}, line {number}: {error}")
+    numbers = [row["FIBRE_ID"] for row in rows]
+    twice = sorted({n for n in numbers if numbers.count(n) > 1})
+    if twice:
+        problems.append(f"{name}: the fibres {twice} stand twice")
+    if not rows and not problems:
+        problems.append(f"{name}: names no fibre")
+    if problems:
+        raise InputError("\n".join(problems))
+    return Table(rows)
+
+
+def _assignment_row(words: list[str], facts: AssignmentFacts) -> dict[str, Any]:
+    if len(words) < len(facts.columns):
+        raise ValueError(f"{len(words)} columns found, {len(facts.columns)} expected")
+    row: dict[str, Any] = dict(zip(facts.columns, words, strict=False))
+    row["FIBRE_ID"] = int(row["FIBRE_ID"])
+    for column in ASSIGNMENT_COLUMNS:
+        if column in row:
+            row[column] = float(row[column])
+    row["CLASS"] = str(row.get("CLASS", ""))
+    row["TYPE"] = str(row["TYPE"]) if "TYPE" in row else _fibre_type(row["CLASS"], facts.type)
+    return row
+
+
+def _fibre_type(number: str, types: Mapping[str, str]) -> str:
+    return types.get(number, types.get("default", "N"))

@@ -1,0 +1,210 @@
+"""The base of all recipes: resolve -> verify -> load -> run -> judge -> write -> report."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kspecpipe import layered_settings as layered
+from kspecpipe.declare import Declared, InputSpec, ProductSpec
+from kspecpipe.errors import InputError, KspecError, RecipeError, SettingsError
+from kspecpipe.execution import Execution
+from kspecpipe.frame import FrameInfo, FrameStack
+from kspecpipe.grouping import separate
+from kspecpipe.instrument import Instrument
+from kspecpipe.logs import Memory, run_logger
+from kspecpipe.outcome import Outcome, RunOptions, merge
+from kspecpipe.product import Product
+from kspecpipe.registry import ENTRY_POINTS, recipe_names
+from kspecpipe.runtime import silent_logger
+from kspecpipe.sof import read_inputs
+from kspecpipe.yaml_source import nearest
+
+Sources = str | Path | Sequence[str | Path]
+
+
+class BaseRecipe:
+    """A recipe: nested declarations and a `run` that turns inputs into products and metrics.
+
+    Parameters
+    ----------
+    log : logger, optional
+        Logger of the caller's (of fundamentals, for example); none: the terminal. False: silence.
+    settings : dict, optional
+        Settings in the form of a settings file.
+    inputFrames : path or list of paths, optional
+        A SOF, a folder, or FITS files.
+    verbose : bool
+        Log more.
+    overwrite : bool
+        Replace existing products.
+    options : RunOptions, optional
+        Everything else.
+    instrument : Instrument, optional
+        Instrument for `run` on arrays; a run on files finds its own.
+    """
+
+    name: ClassVar[str] = ""
+    by_readmode: ClassVar[bool] = False
+
+    class Inputs(Declared):
+        pass
+
+    class Parameters(Declared):
+        pass
+
+    class Products(Declared):
+        pass
+
+    class Metrics(Declared):
+        pass
+
+    def __init__(  # noqa: PLR0913 - the call of soxspipe's recipes
+        self,
+        log: Any = None,
+        settings: Mapping[str, Any] | None = None,
+        inputFrames: Sources | None = None,  # noqa: N803 - soxspipe's name
+        verbose: bool = False,
+        overwrite: bool = False,
+        *,
+        options: RunOptions | None = None,
+        instrument: Instrument | None = None,
+    ) -> None:
+        base = options or RunOptions()
+        self.options = replace(
+            base,
+            settings=dict(settings or {}) or base.settings,
+            overwrite=overwrite or base.overwrite,
+            verbosity=1 if verbose else base.verbosity,
+        )
+        self.sources = inputFrames
+        self.instrument = instrument
+        self._target = silent_logger() if log is False else log
+        self.log: logging.Logger
+        self.memory: Memory
+        self.log, self.memory = run_logger(self.name, self.options.verbosity, self._target)
+        self.kept: list[tuple[ProductSpec, int | None, Product]] = []
+
+    @property
+    def setup(self) -> Instrument:
+        """The instrument; raises `SettingsError` when `run` is called without one."""
+        if self.instrument is None:
+            raise SettingsError(f"{self.name} needs to know the instrument: give instrument=...")
+        return self.instrument
+
+    # -- what a recipe defines -------------------------------------------------------------------
+
+    def run(self, inputs: Any, parameters: Any) -> tuple[Any, Any]:
+        """Turn inputs into products and metrics; touches no file."""
+        raise NotImplementedError
+
+    def qualifier(self, inputs: Any) -> str:
+        """Return what keeps the products of this run apart from others of the same night."""
+        del inputs
+        return ""
+
+    def promised(self, parameters: Any) -> list[ProductSpec]:
+        """Return the products that a run with these parameters makes if it succeeds."""
+        del parameters
+        return [spec for spec in self.Products.specs.values() if spec.required]
+
+    def representative(self, infos: list[FrameInfo]) -> FrameInfo:
+        """Return the frame that names and dates a product of all frames: the first."""
+        return infos[0]
+
+    def keep(self, product: Product, exposure: int | None = None) -> None:
+        """Keep an intermediate product, of one exposure or of all, if the user asked for them."""
+        if self.options.save_intermediate:
+            spec = ProductSpec(product.catg, qualifier=self.name, per_exposure=exposure is not None)
+            self.kept.append((spec, exposure, product))
+
+    # -- what a user calls -----------------------------------------------------------------------
+
+    def produce_product(self) -> list[str]:
+        """Run on the input frames and return the paths of the products.
+
+        Raises
+        ------
+        KspecError
+            If there is no trustworthy product.
+        """
+        outcome = self.execute()
+        if not outcome.products and self.options.save:
+            kinds = {kind.exit_code: kind for kind in (InputError, SettingsError, RecipeError)}
+            raise kinds.get(outcome.exit_code, RecipeError)("\n".join(outcome.errors))
+        return [str(path) for path, _ in outcome.products]
+
+    def execute(self) -> Outcome:
+        """Run on the input frames; every error becomes an outcome with its exit code."""
+        try:
+            entries = read_inputs(self.sources if self.sources is not None else [])
+            groups = [entries]
+            if self.options.separate and self.main_input:
+                groups = separate(entries, self.main_input.tag, self.options.instrument)
+        except KspecError as error:
+            return Execution(self, self.memory).fail(error)
+        return merge([Execution(self, self.memory).run(group) for group in groups])
+
+    @classmethod
+    def describe(cls) -> layered.Recipe:
+        """Return what the settings need to know."""
+        return layered.Recipe(cls.name, cls.Parameters, cls.Metrics)
+
+    @property
+    def main_input(self) -> InputSpec | None:
+        """The raw input, or the first input, by which products are dated."""
+        specs = [spec for spec in self.Inputs.specs.values() if spec.kind != "static"]
+        return next((spec for spec in specs if spec.kind == "raw"), specs[0] if specs else None)
+
+
+def find_recipe(name: str) -> type[BaseRecipe]:
+    """Return the class of a recipe by its name.
+
+    Raises
+    ------
+    SettingsError
+        If there is no recipe of that name, or it cannot be imported.
+    """
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in points:
+        raise SettingsError(f"unknown recipe {name!r}; {nearest(name, points)}")
+    try:
+        found = points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"the recipe {name!r} cannot be loaded: {error}") from error
+    if not (inspect.isclass(found) and issubclass(found, BaseRecipe)):
+        raise SettingsError(f"the recipe {name!r} is no BaseRecipe: {found!r}")
+    return found
+
+
+def run_recipe(name: str, inputs: Sources, *, log: Any = None, **options: Any) -> Outcome:
+    """Run a recipe on a SOF, a folder or a list of files.
+
+    Parameters
+    ----------
+    name : str
+        Name of the recipe.
+    inputs : path or list of paths
+        A SOF, a folder, or FITS files.
+    log : logger, optional
+        Logger of the caller's; False for silence.
+    **options
+        Fields of `RunOptions`.
+
+    Returns
+    -------
+    Outcome
+        Products, QC rows, warnings, errors and the exit code; it raises nothing for bad data.
+    """
+    if "output" in options:
+        options["output"] = Path(options["output"])
+    recipe = find_recipe(name)(log=log, inputFrames=inputs, options=RunOptions(**options))
+    return recipe.execute()
+
+
+__all__ = ["BaseRecipe", "FrameStack", "find_recipe", "recipe_names", "run_recipe"]

@@ -1,0 +1,1 @@
+"""The detector: stacking, bias, dark, cosmic rays; pure functions on arrays."""

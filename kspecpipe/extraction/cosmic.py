@@ -1,0 +1,161 @@
+"""Cosmic rays: single pixels above what the profile allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from kspecpipe.extraction.slabs import Slabs
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class RejectionLimits:
+    """What decides about a rejection.
+
+    Parameters
+    ----------
+    sigma : float
+        Limit [sigma].
+    tolerance : ndarray, shape (ny, nx)
+        Relative error of the model.
+    """
+
+    sigma: float
+    tolerance: FloatArray
+
+
+def model_error(
+    left: FloatArray, noise: FloatArray, slabs: Slabs, flux: FloatArray, least: float
+) -> FloatArray:
+    """Relative error of the model, as most bright fibres near each place show it (ny, nx).
+
+    The image of a line is not quite the profile of the continuum. Lines stand at nearly the same
+    column in all fibres; a cosmic ray in one of them does not change what most fibres say.
+
+    Parameters
+    ----------
+    left : ndarray, shape (ny, nx)
+        Image without fibres and background [electron].
+    noise : ndarray, shape (ny, nx)
+        Its variance, without the light of the fibres [electron²].
+    slabs, flux : Slabs, ndarray (nfib, nx)
+        Profiles and fluxes.
+    least : float
+        Smallest error returned.
+    """
+    share, group = np.full(flux.shape, np.nan), 14
+    for f, profile in enumerate(slabs.profile):
+        model = np.maximum(flux[f], 0) * profile
+        near = ndimage.maximum_filter1d(model, 5, axis=0)
+        bright = near > 10 * np.sqrt(noise[slabs.rows(f)] + near)
+        off = np.where(bright, np.abs(left[slabs.rows(f)]) / np.maximum(near, 1e-30), 0)
+        share[f] = np.where(bright.any(axis=0), off.max(axis=0), np.nan)
+    # lines move by some pixels from fibre to fibre
+    wide = ndimage.maximum_filter1d(np.nan_to_num(share, nan=-1.0), 9, axis=1)
+    tolerance = np.full(left.shape, least)
+    number = max(len(slabs) // group, 1)
+    for fibres in np.array_split(np.arange(len(slabs)), number):
+        near_by = np.where(wide[fibres] >= 0, wide[fibres], np.nan)
+        enough = np.isfinite(near_by).sum(axis=0) >= 3
+        error = np.full(flux.shape[1], least)
+        if enough.any():
+            error[enough] = 1.5 * np.nanpercentile(near_by[:, enough], 75, axis=0)
+        rows = slice(slabs.first[fibres[0]], slabs.rows(int(fibres[-1])).stop)
+        tolerance[rows] = np.maximum(tolerance[rows], np.clip(error, least, 1.0))
+    return tolerance
+
+
+def find_cosmic(
+    view: tuple[FloatArray, FloatArray, BoolArray, Slabs],
+    flux: FloatArray,
+    normal: FloatArray,
+    limits: RejectionLimits,
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Find the worst pixel of each sample, if it is too bright for the profile.
+
+    A cosmic ray raises the flux that it is compared with, so each pixel is compared with the flux
+    of its sample *without* it.
+
+    Parameters
+    ----------
+    view : tuple
+        Image (ny, nx), its variance without the fibres' light, good pixels, and the slabs.
+    flux, normal : ndarray, shape (nfib, nx)
+        Present fluxes and the diagonal of their normal matrix.
+    limits : RejectionLimits
+        Limit [sigma] and relative tolerance.
+
+    Returns
+    -------
+    row, column : ndarray of int
+        The pixels.
+    excess : ndarray
+        Their excess over the fit [electron].
+    """
+    value, noise, good, slabs = view
+    model = np.zeros_like(value)
+    for f, profile in enumerate(slabs.profile):
+        model[slabs.rows(f)] += flux[f] * profile
+    residual = value - model
+    near = ndimage.maximum_filter1d(model, 5, axis=0)
+    variance = noise + np.maximum(model, 0) + (limits.tolerance * near) ** 2
+    hit = np.zeros(value.shape, dtype=bool)
+    for f, profile in enumerate(slabs.profile):
+        rows = slabs.rows(f)
+        pull = _pull_without(residual[rows], variance[rows], profile, flux[f], normal[f])
+        pull[~good[rows] | (profile <= 0)] = -np.inf
+        worst = np.argmax(pull, axis=0)
+        top = np.take_along_axis(pull, worst[None], axis=0)[0]
+        column = np.flatnonzero(top > limits.sigma)
+        hit[rows.start + worst[column], column] = True
+    row, column = np.nonzero(hit)
+    return row, column, residual[row, column]
+
+
+def is_standing(left: FloatArray, row: IntArray, column: IntArray, excess: FloatArray) -> BoolArray:
+    """Tell light that goes on along the dispersion (ghosts, stray light) from cosmic rays.
+
+    Parameters
+    ----------
+    left : ndarray, shape (ny, nx)
+        Image without the fibres' light.
+    row, column, excess : ndarray
+        Suspected pixels and their excess.
+
+    Returns
+    -------
+    ndarray of bool
+        True where half of the excess is there also 3 to 8 columns to both sides.
+    """
+    distance = np.concatenate([np.arange(-8, -2), np.arange(3, 9)])
+    beside = np.clip(column[:, None] + distance, 0, left.shape[1] - 1)
+    standing: BoolArray = np.median(left[row[:, None], beside], axis=1) > 0.5 * excess
+    return standing
+
+
+def _pull_without(
+    residual: FloatArray,
+    variance: FloatArray,
+    profile: FloatArray,
+    flux: FloatArray,
+    normal: FloatArray,
+) -> FloatArray:
+    """Deviation of each pixel from the fit without it, in sigma.
+
+    ``variance`` holds the noise of the light of all fibres; that of a flux which the pixel itself
+    has raised is taken back.
+    """
+    leverage = np.minimum(profile**2 / (variance * np.maximum(normal, 1e-300)), 0.95)
+    freed = residual / (1 - leverage)
+    surplus = np.clip(leverage * freed, 0, np.maximum(flux * profile, 0))
+    pull: FloatArray = freed * np.sqrt((1 - leverage) / (variance - surplus))
+    return pull
+
+
+def beside_cosmic(cosmic: BoolArray) -> BoolArray:
+    """Find the 8 neighbours of rejected pixels."""
+    near = ndimage.binary_dilation(cosmic, np.ones((3, 3), dtype=bool))
+    return np.asarray(near & ~cosmic)

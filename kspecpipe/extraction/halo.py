@@ -1,0 +1,213 @@
+"""Light that the optics scatter around every fibre, much wider than its profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+from scipy.ndimage import gaussian_filter1d
+from scipy.optimize import lsq_linear
+
+from kspecpipe.extraction.background import fit_background
+from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
+from kspecpipe.trace.layout import FibreLayout
+from kspecpipe.trace.model import Traces
+
+
+@dataclass(frozen=True)
+class Halo:
+    """A mixture of Gaussians across the dispersion, in fractions of the light of a fibre.
+
+    Parameters
+    ----------
+    sigma : ndarray, shape (k,)
+        Standard deviations [pixel].
+    fraction : ndarray, shape (k,)
+        Scattered light of each width relative to the light itself.
+    """
+
+    sigma: FloatArray
+    fraction: FloatArray
+
+    def image(self, light: FloatArray) -> FloatArray:
+        """Return the halo (ny, nx) of an image of the light itself [electron]."""
+        total = np.zeros_like(light)
+        for sigma, fraction in zip(self.sigma, self.fraction, strict=True):
+            if fraction > 0:
+                total += fraction * _smear(light, float(sigma))
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class HaloOptions:
+    """How the halo is measured.
+
+    Parameters
+    ----------
+    widths : tuple of float
+        Standard deviations of its Gaussians in units of the pitch (but not below ``narrowest``
+        profile widths): what is narrower belongs to the profile.
+    narrowest : float
+        Least standard deviation in units of the profile's FWHM.
+    clear : float
+        Rows further than this from the outermost traces are looked at, in FWHM.
+    reach : float
+        Rows up to this far, in pitches.
+    blocks : int
+        Number of column blocks.
+    clip : float
+        Bands brighter than the halo by this factor of the typical residual have no weight (ghosts).
+    """
+
+    widths: tuple[float, ...] = (1.0, 3.0, 10.0)
+    narrowest: float = 2.5
+    clear: float = 2.5
+    reach: float = 20.0
+    blocks: int = 12
+    clip: float = 4.0
+
+
+def measure_halo(flat: Signal, traces: Traces, *, options: HaloOptions | None = None) -> Halo:
+    """Measure the halo of the fibres in the rows beyond the outermost ones.
+
+    Between the fibres halo and wings of the profile cannot be told apart; beyond the first and the
+    last fibre the sum of all halos stands alone. There it is fitted as the light itself, smeared
+    by Gaussians of several widths, without ghosts, which are brighter than their surroundings.
+
+    Parameters
+    ----------
+    flat : Signal, shape (ny, nx)
+        Flat [electron].
+    traces : Traces
+        Where the fibres are.
+    options : HaloOptions, optional
+        Widths and rows.
+
+    Returns
+    -------
+    Halo
+        With fractions of 0 when there is no halo, or no row to measure it in.
+    """
+    options = options or HaloOptions()
+    width, pitch = float(np.median(traces.width)), traces.pitch
+    sigma = np.maximum(np.array(options.widths) * pitch, options.narrowest * width)
+    rows = _outer_rows(flat.shape[0], traces, options.clear * width, options.reach * pitch)
+    if not rows.any():
+        return Halo(sigma, np.zeros(sigma.size))
+    light = fibre_light_image(flat, traces)
+    edges = np.linspace(0, flat.shape[1], options.blocks + 1).astype(int)
+    smeared = [_block_means(_smear(light, float(s)), edges) for s in sigma]
+    seen = _block_means(np.where(flat.good, flat.value, 0.0), edges)
+    # One equation for each outer row and block, in units of the block's light: all count alike.
+    scale = np.maximum(_block_means(light, edges).sum(axis=0), 1e-30)
+    use = np.flatnonzero(scale > 0.05 * scale.max())
+    design = np.stack([(s[rows] / scale)[:, use].ravel() for s in smeared], axis=1)
+    # Every block has a level of its own besides: the background far from the fibres.
+    levels = np.tile(np.eye(use.size), (int(rows.sum()), 1))
+    target = (seen[rows] / scale)[:, use].ravel()
+    return Halo(sigma, _robust_fit(design, levels, target, options.clip))
+
+
+def _smear(light: FloatArray, sigma: float) -> FloatArray:
+    """Scatter light alike in both directions; none comes back from beyond the first and last row.
+
+    What is this smooth needs few samples: the image is binned, smeared and interpolated.
+    """
+    step = max(int(sigma / 4), 1)
+    into, back = zip(*(_binning(n, step) for n in light.shape), strict=True)
+    coarse = into[0] @ light @ into[1].T
+    across = gaussian_filter1d(coarse, sigma / step, axis=0, mode="constant")
+    smooth = gaussian_filter1d(across, sigma / step, axis=1, mode="nearest")
+    smeared: FloatArray = back[0] @ smooth @ back[1].T
+    return smeared
+
+
+def _binning(n: int, step: int) -> tuple[sparse.csr_array, FloatArray]:
+    """Return the matrix that averages bins of ``step`` pixels, and the one that interpolates."""
+    edges = np.append(np.arange(0, n, step), n)
+    count = np.diff(edges)
+    index = np.repeat(np.arange(count.size), count)
+    into = sparse.csr_array((1 / count[index], (index, np.arange(n))), shape=(count.size, n))
+    centre = 0.5 * (edges[:-1] + edges[1:] - 1)
+    place = np.interp(np.arange(n), centre, np.arange(count.size))
+    lower = np.minimum(place.astype(int), max(count.size - 2, 0))
+    back = np.zeros((n, count.size))
+    back[np.arange(n), lower] = 1 - (place - lower)
+    back[np.arange(n), np.minimum(lower + 1, count.size - 1)] += place - lower
+    return into, back
+
+
+def _outer_rows(ny: int, traces: Traces, clear: float, reach: float) -> BoolArray:
+    rows = np.arange(ny)
+    low, high = traces.y.min(), traces.y.max()
+    below = (rows < low - clear) & (rows > low - reach)
+    above = (rows > high + clear) & (rows < high + reach)
+    return np.asarray(below | above)
+
+
+def fibre_light_image(image: Signal, traces: Traces, reach: float = 1.5) -> FloatArray:
+    """Return the light (ny, nx) within ``reach`` FWHM of the live fibres, 0 elsewhere."""
+    lit = np.zeros(image.shape, dtype=bool)
+    rows = np.round(traces.y[traces.live]).astype(int)
+    columns = np.broadcast_to(np.arange(image.shape[1]), rows.shape)
+    half = int(np.ceil(reach * float(np.median(traces.width))))
+    for offset in range(-half, half + 1):
+        inside = (rows + offset >= 0) & (rows + offset < image.shape[0])
+        lit[(rows + offset)[inside], columns[inside]] = True
+    return np.where(lit & image.good, image.value, 0.0).astype(float)
+
+
+def _block_means(image: FloatArray, edges: IntArray) -> FloatArray:
+    means: FloatArray = np.add.reduceat(image, edges[:-1], axis=1) / np.diff(edges)
+    return means
+
+
+def _robust_fit(
+    design: FloatArray, levels: FloatArray, target: FloatArray, clip: float
+) -> FloatArray:
+    """Least squares, halo not negative, in which rows far above the fit (ghosts) have no weight."""
+    matrix = np.hstack([design, levels])
+    lower = np.concatenate([np.zeros(design.shape[1]), np.full(levels.shape[1], -np.inf)])
+    weight = np.ones(target.size)
+    solution = np.zeros(matrix.shape[1])
+    for _ in range(8):
+        fit = lsq_linear(matrix * weight[:, None], target * weight, (lower, np.inf))
+        solution = fit.x
+        residual = target - matrix @ solution
+        scatter = 1.4826 * float(np.median(np.abs(residual)))
+        weight = (residual < clip * max(scatter, 1e-12)).astype(float)
+    return np.asarray(solution[: design.shape[1]])
+
+
+def subtract_scattered(
+    image: Signal, traces: Traces, layout: FibreLayout, halo: Halo | None
+) -> tuple[Signal, FloatArray]:
+    """Subtract the halo of the fibres, and then the background in the rows without fibre light.
+
+    Parameters
+    ----------
+    image : Signal, shape (ny, nx)
+        Frame [electron].
+    traces : Traces
+        Where its fibres are.
+    layout : FibreLayout
+        Rows without light.
+    halo : Halo or None
+        Halo of the flat; None: only the background is subtracted.
+
+    Returns
+    -------
+    Signal, shape (ny, nx)
+        The frame without scattered light, whose shot noise is in the variance.
+    ndarray of float32, shape (ny, nx)
+        What was subtracted [electron].
+    """
+    scattered: FloatArray = np.zeros(image.shape)
+    if halo is not None:
+        scattered = halo.image(fibre_light_image(image, traces))
+    near = replace(image, value=image.value - scattered)
+    scattered = (scattered + fit_background(near, traces, layout)).astype(np.float32)
+    # Its photons were counted with all others: their noise stays when they are taken off.
+    variance = image.variance + np.maximum(scattered, 0)
+    return replace(image, value=image.value - scattered, variance=variance), scattered

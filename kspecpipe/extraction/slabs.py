@@ -1,0 +1,80 @@
+"""Profiles laid into fixed row ranges, so that sums over a fibre are plain array slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Slabs:
+    """Profile of each fibre on the image rows which it covers anywhere along the dispersion.
+
+    Parameters
+    ----------
+    first : tuple of int
+        First image row of each fibre's slab.
+    profile : tuple of ndarray, each (nrow, nx)
+        Profile inside the slab, 0 outside the fibre's window.
+    band : int
+        Number of neighbours on one side whose slabs overlap a fibre's.
+    """
+
+    first: tuple[int, ...]
+    profile: tuple[FloatArray, ...]
+    band: int
+
+    def __len__(self) -> int:
+        """Count the fibres."""
+        return len(self.profile)
+
+    def rows(self, fibre: int) -> slice:
+        """Image rows of one fibre."""
+        return slice(self.first[fibre], self.first[fibre] + self.profile[fibre].shape[0])
+
+    def columns(self, where: IntArray | BoolArray) -> Slabs:
+        """Keep some columns only."""
+        return Slabs(self.first, tuple(profile[:, where] for profile in self.profile), self.band)
+
+    def overlap(self, fibre: int, other: int) -> tuple[slice, slice] | None:
+        """Rows shared with a later fibre, counted in each slab; None if there are none."""
+        mine, theirs = self.rows(fibre), self.rows(other)
+        low, high = max(mine.start, theirs.start), min(mine.stop, theirs.stop)
+        if high <= low:
+            return None
+        return slice(low - mine.start, high - mine.start), slice(
+            low - theirs.start, high - theirs.start
+        )
+
+
+def lay_slabs(window: IntArray, weights: FloatArray, n_row: int) -> Slabs:
+    """Lay windowed profiles (nfib, nwin, nx) into slabs, cut at the edges of the frame."""
+    first, profiles = [], []
+    for start, weight in zip(window, weights, strict=True):
+        row, profile = _lay(start, weight, n_row)
+        first.append(row)
+        profiles.append(profile)
+    return Slabs(tuple(first), tuple(profiles), _reach(first, profiles))
+
+
+def _lay(start: IntArray, weight: FloatArray, n_row: int) -> tuple[int, FloatArray]:
+    """Lay one fibre; the window moves in steps, and each run of columns is one block copy."""
+    low, high = int(start.min()), int(start.max()) + weight.shape[0]
+    slab = np.zeros((high - low, weight.shape[1]), dtype=weight.dtype)
+    edges = [0, *(np.flatnonzero(np.diff(start)) + 1).tolist(), start.size]
+    for a, b in zip(edges[:-1], edges[1:], strict=True):
+        row = int(start[a]) - low
+        slab[row : row + weight.shape[0], a:b] = weight[:, a:b]
+    inside = slice(min(max(0, -low), high - low), max(0, min(high, n_row) - low))
+    return min(max(low, 0), n_row), slab[inside]
+
+
+def _reach(first: list[int], profiles: list[FloatArray]) -> int:
+    """How many later fibres begin before a fibre's slab ends, at most."""
+    start = np.array(first)
+    stop = start + np.array([profile.shape[0] for profile in profiles])
+    later = [int(np.sum(start[i + 1 :] < stop[i])) for i in range(start.size)]
+    return max(later, default=0)

@@ -1,0 +1,130 @@
+"""Templates as the spectrograph would see them: moved, broadened, on the observed wavelengths."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from kspecpipe.fluxcal.containers import Spectrum1D, StellarTemplate
+from kspecpipe.fluxcal.grid import bin_spectrum, vacuum_to_air
+from kspecpipe.signal import DQ, FloatArray, Signal
+
+_LIGHT = 299792.458
+_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
+_REACH = 4.0
+
+
+def broadening_operator(
+    source: FloatArray,
+    wavelength: FloatArray,
+    lsf: FloatArray,
+    *,
+    velocity: float = 0.0,
+    resolution: float = np.inf,
+) -> csr_array:
+    """Build the matrix which turns a template into what is observed.
+
+    Every row is the line-spread function of one observed sample, a Gaussian of its own width less
+    the template's width in quadrature, integrated over the template's samples.
+
+    Parameters
+    ----------
+    source : ndarray, shape (npixel,)
+        Wavelength of the template, even in the logarithm [Angstrom].
+    wavelength : ndarray, shape (nw,)
+        Observed wavelength [Angstrom].
+    lsf : ndarray, shape (nw,)
+        FWHM of the line-spread function [Angstrom].
+    velocity : float
+        Radial velocity of the star [km/s]; positive moves lines to the red.
+    resolution : float
+        Resolving power of the template.
+
+    Returns
+    -------
+    csr_array, shape (nw, npixel)
+        Each row sums to 1, or is empty where the template does not reach.
+
+    Raises
+    ------
+    ValueError
+        If ``wavelength`` and ``lsf`` differ in shape.
+    """
+    if wavelength.shape != lsf.shape:
+        raise ValueError(f"wavelength {wavelength.shape} and lsf {lsf.shape} differ in shape")
+    step = float(np.log(source[-1] / source[0]) / (source.size - 1))
+    rest = np.log(wavelength / source[0]) - np.log1p(velocity / _LIGHT)
+    centre = rest / step
+    fwhm = np.sqrt(np.clip((lsf / wavelength) ** 2 - resolution**-2.0, 0, None))
+    # Narrower than the samples, the kernel is a linear interpolation.
+    sigma = np.clip(np.nan_to_num(fwhm) / _FWHM / step, 0.4, None)
+    reach = int(np.ceil(_REACH * sigma.max())) + 1
+    first = np.floor(centre).astype(int) - reach
+    column = first[:, None] + np.arange(2 * reach + 2)
+    weight = np.exp(-0.5 * ((column - centre[:, None]) / sigma[:, None]) ** 2)
+    weight[np.abs(column - centre[:, None]) > _REACH * sigma[:, None] + 1] = 0.0
+    outside = (column < 0) | (column >= source.size)
+    # A kernel that is cut off at the end of the template would be wrong.
+    weight[(outside & (weight > 0)).any(axis=1)] = 0.0
+    total = weight.sum(axis=1, keepdims=True)
+    weight /= np.where(total > 0, total, 1.0)
+    row = np.broadcast_to(np.arange(wavelength.size)[:, None], column.shape)
+    keep = weight > 0
+    shape = (wavelength.size, source.size)
+    return csr_array((weight[keep], (row[keep], column[keep])), shape=shape)
+
+
+def broaden(operator: csr_array, templates: FloatArray) -> FloatArray:
+    """Apply the operator to templates of shape (n, npixel); NaN where they do not reach.
+
+    Returns
+    -------
+    ndarray, shape (n, nw)
+    """
+    seen = np.asarray((operator @ np.atleast_2d(templates).T).T, float)
+    seen[:, np.diff(operator.indptr) == 0] = np.nan
+    return seen
+
+
+def prepare_template(
+    template: StellarTemplate, wavelength: FloatArray, lsf: FloatArray, *, velocity: float = 0.0
+) -> Spectrum1D:
+    """Return one template as it would be observed.
+
+    Parameters
+    ----------
+    template : StellarTemplate
+        Over its full range, in vacuum.
+    wavelength : ndarray, shape (nw,)
+        Observed wavelength in air [Angstrom].
+    lsf : ndarray, shape (nw,)
+        FWHM of the line-spread function [Angstrom].
+    velocity : float
+        Radial velocity [km/s].
+
+    Returns
+    -------
+    Spectrum1D
+        Without variance; its continuum, likewise prepared, is ``meta["continuum"]``. NO_DATA
+        where the template does not reach.
+    """
+    margin = 10 * float(np.nanmax(lsf)) + 50.0
+    use = slice(
+        *np.searchsorted(template.wavelength, [wavelength[0] - margin, wavelength[-1] + margin])
+    )
+    air = vacuum_to_air(template.wavelength[use])
+    edges = np.exp(np.arange(np.log(air[0]), np.log(air[-1]), 1e-4))
+    fine = np.array(
+        [bin_spectrum(air, column[use], edges) for column in (template.flux, template.continuum)]
+    )
+    operator = broadening_operator(
+        np.sqrt(edges[1:] * edges[:-1]),
+        wavelength,
+        lsf,
+        velocity=velocity,
+        resolution=template.resolution,
+    )
+    flux, continuum = broaden(operator, fine)
+    dq = np.where(np.isfinite(flux), 0, int(DQ.NO_DATA))
+    meta = {"continuum": continuum, "rv": velocity, "name": template.parameters.label}
+    return Spectrum1D(wavelength, Signal.of(flux, 0.0, dq), meta)

@@ -1,0 +1,271 @@
+"""What flux calibration hands from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from kspecpipe.signal import BoolArray, FloatArray, Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum1D:
+    """One spectrum.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (n,)
+        Air wavelength [Angstrom].
+    signal : Signal, shape (n,)
+        Counts or flux density; its DQ bits tell what can be used.
+    meta : mapping
+        For instance ``continuum`` (n,), ``rv`` [km/s], ``name``.
+
+    Raises
+    ------
+    ValueError
+        If wavelength and signal differ in shape.
+    """
+
+    wavelength: FloatArray
+    signal: Signal
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        if self.wavelength.shape != self.signal.shape:
+            raise ValueError(
+                f"wavelength {self.wavelength.shape} and signal {self.signal.shape} differ in shape"
+            )
+
+    @property
+    def good(self) -> BoolArray:
+        """True where the sample can be used."""
+        return self.signal.good
+
+    @property
+    def ivar(self) -> FloatArray:
+        """Inverse variance; 0 where nothing is known."""
+        known = self.good & (self.signal.variance > 0)
+        return np.where(known, 1 / np.where(known, self.signal.variance, 1.0), 0.0)
+
+    @property
+    def wave_range(self) -> tuple[float, float]:
+        """First and last wavelength [Angstrom]."""
+        return float(self.wavelength[0]), float(self.wavelength[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Photometry:
+    """Broad-band AB magnitudes of one star; NaN is a band without a measurement.
+
+    Parameters
+    ----------
+    bands : tuple of str
+        Names, for instance ``ps1_g``.
+    magnitude, error : ndarray, shape (nband,)
+        AB magnitudes and their errors [mag].
+    meta : mapping
+        ``objid``, ``ra``, ``dec``, ``parallax`` and what else the catalogue tells.
+    """
+
+    bands: tuple[str, ...]
+    magnitude: FloatArray
+    error: FloatArray
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        shape = (len(self.bands),)
+        if self.magnitude.shape != shape or self.error.shape != shape:
+            raise ValueError(
+                f"{len(self.bands)} bands, but magnitudes {self.magnitude.shape} "
+                f"and errors {self.error.shape}"
+            )
+
+    @property
+    def valid(self) -> BoolArray:
+        """True for bands with a magnitude and a positive error."""
+        return np.isfinite(self.magnitude) & np.isfinite(self.error) & (self.error > 0)
+
+    def band(self, name: str) -> tuple[float, float]:
+        """Magnitude and error of one band [mag]; NaN if it was not measured."""
+        if name not in self.bands:
+            return float("nan"), float("nan")
+        index = self.bands.index(name)
+        if not self.valid[index]:
+            return float("nan"), float("nan")
+        return float(self.magnitude[index]), float(self.error[index])
+
+    def colour(self, first: str, second: str) -> float:
+        """Difference of two bands [mag]."""
+        return self.band(first)[0] - self.band(second)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterCurve:
+    """Transmission of a band per photon.
+
+    Parameters
+    ----------
+    name : str
+        Our name, for instance ``gaia_bp``.
+    wavelength : ndarray, shape (m,)
+        Wavelength [Angstrom].
+    transmission : ndarray, shape (m,)
+        Relative response to photons.
+    vega_to_ab : float
+        What to add to catalogue magnitudes to have AB magnitudes; 0 for AB catalogues.
+    """
+
+    name: str
+    wavelength: FloatArray
+    transmission: FloatArray
+    vega_to_ab: float = 0.0
+
+    @property
+    def effective_wavelength(self) -> float:
+        """Mean wavelength weighted by the transmission [Angstrom]."""
+        weight = self.transmission * np.gradient(self.wavelength)
+        return float(np.sum(weight * self.wavelength) / np.sum(weight))
+
+    @property
+    def wave_range(self) -> tuple[float, float]:
+        """Where the transmission exceeds 1 % of its maximum [Angstrom]."""
+        inside = self.wavelength[self.transmission > 0.01 * self.transmission.max()]
+        return float(inside[0]), float(inside[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateParameters:
+    """What a template's file name tells: K, cgs, dex, dex, dex, km/s, code of the atmosphere."""
+
+    teff: float
+    logg: float
+    feh: float
+    alpha: float = 0.0
+    carbon: float = 0.0
+    vmicro: float = 1.0
+    atmosphere: str = ""
+
+    @property
+    def label(self) -> str:
+        """Short text for tables and figures."""
+        return f"T{self.teff:.0f} g{self.logg:.1f} m{self.feh:+.2f} a{self.alpha:+.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class StellarTemplate:
+    """A model spectrum over its full range.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (k,)
+        **Vacuum** wavelength [Angstrom].
+    flux, continuum : ndarray, shape (k,)
+        Flux at the star's surface [erg/s/cm2/Angstrom].
+    parameters : TemplateParameters
+        Of the atmosphere.
+    resolution : float
+        Resolving power (wavelength / FWHM).
+    source : str
+        Library.
+    """
+
+    wavelength: FloatArray
+    flux: FloatArray
+    continuum: FloatArray
+    parameters: TemplateParameters
+    resolution: float
+    source: str = "BOSZ2024"
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationVector:
+    """Response derived from one star.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (nw,)
+        Air wavelength [Angstrom].
+    response : Signal, shape (nw,)
+        (erg/s/cm2/Angstrom) per (electron/s/Angstrom); TELLURIC and EXTRAPOLATED are flagged.
+    meta : mapping
+        ``name``, ``fibre``, ``teff``, ``logg``, ``feh``, ``rv``, ``chi2``, ``ebv``...
+    """
+
+    wavelength: FloatArray
+    response: Signal
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StarFit:
+    """All that figures and quality control need to know about one used star.
+
+    Parameters
+    ----------
+    vector : CalibrationVector
+        Response from this star.
+    observed : Signal, shape (nw,)
+        Its spectrum above the air [electron/s/Angstrom].
+    model : ndarray, shape (nw,)
+        Its calibrated model at the observed resolution [erg/s/cm2/Angstrom].
+    fitted : ndarray of bool, shape (nw,)
+        Samples that entered the vector.
+    photometry : Photometry
+        Catalogue magnitudes.
+    residual : ndarray, shape (nband,)
+        Observed minus model magnitude before the grey scale and the colour correction, less their
+        mean [mag]; NaN where the band was not used.
+    final_residual : ndarray, shape (nband,)
+        The same after them.
+    """
+
+    vector: CalibrationVector
+    observed: Signal
+    model: FloatArray
+    fitted: BoolArray
+    photometry: Photometry
+    residual: FloatArray
+    final_residual: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class FluxCalibrationResult:
+    """The response of an exposure and how it came about.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (nw,)
+        Air wavelength [Angstrom].
+    response : Signal, shape (nw,)
+        (erg/s/cm2/Angstrom) per (electron/s/Angstrom) above the air; its variance holds noise,
+        photometry, model and a systematic floor and is common to all spectra it is applied to.
+    stars : Table
+        One row per candidate: numbers, ``used``, and ``reason`` if it was rejected.
+    fits : tuple of StarFit
+        Of the used stars.
+    metrics : mapping of str to float
+        Quality; NaN where a number is unknown (scatter of one star).
+    """
+
+    wavelength: FloatArray
+    response: Signal
+    stars: Table
+    fits: tuple[StarFit, ...]
+    metrics: Mapping[str, float]
+
+    @property
+    def vectors(self) -> tuple[CalibrationVector, ...]:
+        """Responses of the single stars."""
+        return tuple(fit.vector for fit in self.fits)
+
+    @property
+    def combined_vector(self) -> CalibrationVector:
+        """The response as a calibration vector."""
+        return CalibrationVector(self.wavelength, self.response, dict(self.metrics))

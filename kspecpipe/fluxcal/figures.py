@@ -1,0 +1,177 @@
+"""Figures of a flux calibration, drawn from what its products hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from astropy.table import Table
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kspecpipe.fluxcal.containers import Photometry
+from kspecpipe.fluxcal.grid import BANDS
+from kspecpipe.fluxcal.photometry import ab_mag_to_flam, load_filter
+from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
+
+_RESPONSE = "response [(erg/s/cm²/Å) / (electron/s/Å)]"
+_WAVELENGTH = "wavelength [Å]"
+
+
+def plot_calibration_summary(wavelength: FloatArray, response: Signal, stars: Table) -> Figure:
+    """Response with its error, the flagged regions, and how many stars made it.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (nw,)
+        [Angstrom].
+    response : Signal, shape (nw,)
+        Combined response.
+    stars : Table
+        As `star_table` builds it.
+    """
+    figure, axes = _sheet(1)
+    used = int(np.sum(stars["used"]))
+    axes[0].fill_between(
+        wavelength, response.value - response.error, response.value + response.error, alpha=0.3
+    )
+    axes[0].plot(wavelength, response.value, lw=1)
+    _shade(axes[0], wavelength, (response.dq & np.uint16(DQ.TELLURIC)) > 0)
+    axes[0].set(
+        xlabel=_WAVELENGTH,
+        ylabel=_RESPONSE,
+        yscale="log",
+        title=f"Response from {used} of {len(stars)} stars",
+    )
+    return figure
+
+
+def plot_star_vectors(
+    wavelength: FloatArray, response: Signal, vectors: FloatArray, names: Sequence[str]
+) -> Figure:
+    """Responses of the single stars, shape (nstar, nw), over the combined one."""
+    figure, axes = _sheet(1)
+    for vector, name in zip(vectors, names, strict=True):
+        axes[0].plot(wavelength, vector, lw=0.8, label=name)
+    axes[0].plot(wavelength, response.value, "k", lw=1.5, label="combined")
+    axes[0].set(xlabel=_WAVELENGTH, ylabel=_RESPONSE, yscale="log")
+    axes[0].legend(fontsize="small")
+    return figure
+
+
+def plot_calibration_residuals(
+    wavelength: FloatArray, response: Signal, vectors: FloatArray, names: Sequence[str]
+) -> Figure:
+    """Shape of each star's response relative to the combined one, with the quoted error."""
+    figure, axes = _sheet(1)
+    for vector, name in zip(vectors, names, strict=True):
+        ratio = vector / response.value
+        axes[0].plot(wavelength, ratio / np.nanmedian(ratio) - 1, lw=0.8, label=name)
+    error = response.error / response.value
+    axes[0].fill_between(wavelength, -error, error, color="0.8", zorder=0, label="error")
+    axes[0].set(xlabel=_WAVELENGTH, ylabel="star / combined - 1", ylim=(-0.15, 0.15))
+    axes[0].legend(fontsize="small")
+    return figure
+
+
+def plot_photometric_residuals(stars: Table) -> Figure:
+    """Observed minus model magnitudes of the used stars, before and after the correction."""
+    figure, axes = _sheet(2)
+    place = [load_filter(band).effective_wavelength for band in BANDS]
+    for axis, stem, title in zip(axes, ("res", "fin"), ("before", "after"), strict=True):
+        for row in stars[np.asarray(stars["used"], bool)]:
+            axis.plot(place, [row[f"{stem}_{band}"] for band in BANDS], "o-", label=row["name"])
+        axis.axhline(0, color="0.5", lw=0.5)
+        axis.set(
+            xlabel=_WAVELENGTH,
+            ylabel="observed - model [mag]",
+            xscale="log",
+            title=f"{title} the colour correction",
+        )
+    return figure
+
+
+def plot_template_match(
+    wavelength: FloatArray,
+    observed: Signal,
+    model: FloatArray,
+    response: FloatArray,
+    title: str = "",
+) -> Figure:
+    """One star over its model, and the ratio of the two.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (nw,)
+        [Angstrom].
+    observed : Signal, shape (nw,)
+        [electron/s/Angstrom] above the air.
+    model : ndarray, shape (nw,)
+        [erg/s/cm2/Angstrom].
+    response : ndarray, shape (nw,)
+        Of this star.
+    title : str
+        Name and template.
+    """
+    figure, axes = _sheet(2)
+    flux = observed.value * response
+    axes[0].plot(wavelength, flux, lw=0.6, label="observed")
+    axes[0].plot(wavelength, model, lw=0.8, label="model")
+    axes[0].set(xlabel=_WAVELENGTH, ylabel="erg/s/cm²/Å", title=title)
+    axes[0].legend(fontsize="small")
+    axes[1].plot(wavelength, flux / model - 1, lw=0.5)
+    axes[1].axhline(0, color="0.5", lw=0.5)
+    axes[1].set(xlabel=_WAVELENGTH, ylabel="observed / model - 1", ylim=(-0.3, 0.3))
+    return figure
+
+
+def plot_calibrated_spectrum(
+    wavelength: FloatArray, flux: Signal, photometry: Photometry | None = None, title: str = ""
+) -> Figure:
+    """Draw a calibrated spectrum with its error and, if given, the catalogue's fluxes."""
+    figure, axes = _sheet(1)
+    axes[0].fill_between(wavelength, flux.value - flux.error, flux.value + flux.error, alpha=0.3)
+    axes[0].plot(wavelength, flux.value, lw=0.6)
+    if photometry is not None:
+        bands = [
+            name for name, valid in zip(photometry.bands, photometry.valid, strict=True) if valid
+        ]
+        place = np.array([load_filter(name).effective_wavelength for name in bands])
+        pairs = np.array([photometry.band(name) for name in bands]).reshape(-1, 2)
+        level, error = ab_mag_to_flam(pairs[:, 0], place, pairs[:, 1])
+        axes[0].errorbar(place, level, error, fmt="o")
+    axes[0].set(
+        xlabel=_WAVELENGTH,
+        ylabel="erg/s/cm²/Å",
+        xlim=(float(wavelength[0]), float(wavelength[-1])),
+        title=title,
+    )
+    return figure
+
+
+def plot_grey_scales(stars: Table) -> Figure:
+    """Light that each used or odd star lost relative to the combination."""
+    figure, axes = _sheet(1)
+    grey = np.asarray(stars["grey"], float)
+    used = np.asarray(stars["used"], bool)
+    place = np.arange(len(stars))
+    for chosen, style, label in ((used, "o", "used"), (~used, "x", "rejected")):
+        axes[0].plot(place[chosen], grey[chosen], style, label=label)
+    axes[0].axhline(0, color="0.5", lw=0.5)
+    axes[0].set_xticks(place, [str(name) for name in stars["name"]], rotation=45, ha="right")
+    axes[0].set(ylabel="lost light [mag]")
+    axes[0].legend(fontsize="small")
+    return figure
+
+
+def _sheet(rows: int) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure of some panels."""
+    figure = Figure(figsize=(9, 3.5 * rows), layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(rows, 1)))
+
+
+def _shade(axis: Axes, wavelength: FloatArray, inside: BoolArray) -> None:
+    """Shade where the mask is True."""
+    axis.fill_between(
+        wavelength, 0, 1, where=inside, transform=axis.get_xaxis_transform(), color="0.9", zorder=0
+    )

@@ -1,0 +1,479 @@
+"""Which model a star is: radial velocity, lines, colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy.fft import irfft, next_fast_len, rfft
+
+from kspecpipe.fluxcal.broaden import broaden, broadening_operator
+from kspecpipe.fluxcal.colour import (
+    ColourFit,
+    ColourOptions,
+    TeffEstimate,
+    estimate_teff,
+    fit_colours,
+)
+from kspecpipe.fluxcal.containers import Photometry
+from kspecpipe.fluxcal.continuum import spline_basis
+from kspecpipe.fluxcal.grid import TemplateGrid
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
+
+Metric = Literal["chi2", "huber"]
+_LIGHT = 299792.458
+_HUBER = 2.0
+_SURE = 3.0
+#: Samples per independent one in the error of the velocity: those that share an LSF.
+_VELOCITY_CORRELATION = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class MatchOptions:
+    """How to compare a star with the models.
+
+    Parameters
+    ----------
+    metric : {"chi2", "huber"}
+        Penalty of a residual; Huber's grows only linearly beyond two standard deviations.
+    spacing : float
+        Knots of the smooth curve between star and model, which takes up response and extinction
+        [Angstrom].
+    model_error : float
+        Relative error of the models' lines.
+    correlation : float
+        Samples per independent one: neighbours share the line-spread function, and errors of the
+        models reach over many lines.
+    window : float
+        Models this far from the colour's temperature are compared [K].
+    max_velocity : float
+        Largest radial velocity [km/s].
+    typical_velocity : float
+        Of stars, and of errors of the wavelengths [km/s]; noisy velocities are drawn to 0.
+    lsf_scales : tuple of float
+        Factors of the line-spread function to try; a library coarser than its name or a rotating
+        star differ from the arc's width.
+    """
+
+    metric: Metric = "chi2"
+    spacing: float = 250.0
+    model_error: float = 0.015
+    correlation: float = 20.0
+    window: float = 900.0
+    max_velocity: float = 600.0
+    typical_velocity: float = 150.0
+    lsf_scales: tuple[float, ...] = (0.4, 0.7, 0.85, 1.0, 1.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Star:
+    """An observed standard star.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (nw,)
+        Air wavelength [Angstrom].
+    flux, variance : ndarray, shape (nw,)
+        [electron/s/Angstrom] and its square; the variance is smooth (see `smooth_variance`).
+    good : ndarray of bool, shape (nw,)
+        Samples that can be used, telluric bands excluded.
+    lsf : ndarray, shape (nw,)
+        FWHM of the line-spread function [Angstrom].
+    """
+
+    wavelength: FloatArray
+    flux: FloatArray
+    variance: FloatArray
+    good: BoolArray
+    lsf: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateMatch:
+    """How the models compare with a star; the arrays have shape (n,), one entry per candidate.
+
+    Parameters
+    ----------
+    index : ndarray of int
+        Candidates in the library.
+    teff : ndarray
+        Their temperatures [K].
+    line_chi2 : ndarray
+        Of the lines, per degree of freedom.
+    chi2 : ndarray
+        Lines and colours together, relative to the best.
+    weight : ndarray
+        Probability of each candidate; the sum is 1.
+    models : ndarray, shape (n, nw)
+        Candidates as they would be observed, at the star's velocity.
+    colours : ColourFit or None
+        Fit of the magnitudes.
+    teff_colour : TeffEstimate or None
+        From the colour alone.
+    teff_lines : float
+        From the lines alone, all models compared [K].
+    velocity, velocity_error : float
+        Radial velocity [km/s].
+    lsf_scale : float
+        Factor of the line-spread function that fits best.
+    line_strength, line_strength_error : float
+        Lines of the star in units of the best model's.
+    residual : float
+        Relative rms of star against best model beyond the noise, at three sigma.
+    """
+
+    index: IntArray
+    teff: FloatArray
+    line_chi2: FloatArray
+    chi2: FloatArray
+    weight: FloatArray
+    models: FloatArray
+    colours: ColourFit | None
+    teff_colour: TeffEstimate | None
+    teff_lines: float
+    velocity: float
+    velocity_error: float
+    lsf_scale: float
+    line_strength: float
+    line_strength_error: float
+    residual: float
+
+    @property
+    def mean_teff(self) -> float:
+        """Temperature from lines and colours together [K]."""
+        return float(self.weight @ self.teff)
+
+    @property
+    def ebv(self) -> float:
+        """Mean E(B-V) of the candidates [mag]; NaN without magnitudes."""
+        return float("nan") if self.colours is None else float(self.weight @ self.colours.ebv)
+
+    @property
+    def best(self) -> int:
+        """Position of the best candidate."""
+        return int(np.argmin(self.chi2))
+
+    @property
+    def runner_up_margin(self) -> float:
+        """Total chi2 of the second best less that of the best; NaN with one candidate."""
+        ranked = np.sort(self.chi2)
+        return float(ranked[1] - ranked[0]) if ranked.size > 1 else float("nan")
+
+
+def select_candidates(teff: FloatArray, estimate: TeffEstimate | None, window: float) -> IntArray:
+    """Return the models whose temperature is near the colour's; all without a colour."""
+    if estimate is None:
+        return np.arange(teff.size)
+    # A reddened star looks cooler than it is, hence the wider upper side.
+    above = teff - estimate.teff
+    near = np.flatnonzero((above > -window) & (above < 1.5 * window))
+    return near if near.size else np.array([int(np.argmin(np.abs(above)))])
+
+
+def cross_correlate_velocity(
+    wavelength: FloatArray,
+    star: FloatArray,
+    model: FloatArray,
+    *,
+    max_velocity: float,
+) -> tuple[float, float]:
+    """Radial velocity from the cross-correlation of two line spectra in log wavelength, by FFT.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (nw,)
+        [Angstrom].
+    star, model : ndarray, shape (nw,)
+        Normalised spectra less 1; 0 where nothing is known.
+    max_velocity : float
+        Limit of the search [km/s].
+
+    Returns
+    -------
+    velocity : float
+        Of the star relative to the model [km/s]; 0 if there is no peak.
+    peak : float
+        Correlation coefficient.
+    """
+    step = float(np.min(np.diff(np.log(wavelength)))) / 2
+    axis = np.arange(np.log(wavelength[0]), np.log(wavelength[-1]), step)
+    pair = [_taper(np.interp(axis, np.log(wavelength), line)) for line in (star, model)]
+    size = next_fast_len(2 * axis.size, real=True)
+    product = irfft(rfft(pair[0], size) * np.conj(rfft(pair[1], size)), size)
+    reach = min(int(np.log1p(max_velocity / _LIGHT) / step), axis.size // 2)
+    lags = np.arange(-reach, reach + 1)
+    power = float(np.sqrt((pair[0] ** 2).sum() * (pair[1] ** 2).sum()))
+    if reach < 2 or power == 0:
+        return 0.0, 0.0
+    correlation = product[lags] / power
+    top = int(np.argmax(correlation))
+    if top in (0, lags.size - 1):
+        return 0.0, float(correlation[top])
+    low, mid, high = correlation[top - 1 : top + 2]
+    centre = lags[top] + 0.5 * (low - high) / (low - 2 * mid + high)
+    return _LIGHT * float(np.expm1(centre * step)), float(mid)
+
+
+def score_templates(
+    star: Star, models: FloatArray, options: MatchOptions
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Compare the lines of a star with those of models, whatever the smooth curve between them.
+
+    The star is fitted as model times a spline; the spline takes up response, extinction,
+    brightness and reddening, and only lines are left to differ.
+
+    Parameters
+    ----------
+    star : Star
+        The observation.
+    models : ndarray, shape (n, nw)
+        Models at the star's resolution and velocity.
+    options : MatchOptions
+        Metric, spacing, error of the models.
+
+    Returns
+    -------
+    chi2 : ndarray, shape (n,)
+        Sum of the penalties over the good samples.
+    dof : ndarray, shape (n,)
+        Degrees of freedom.
+    curve : ndarray, shape (n, nw)
+        The spline: star over model.
+    """
+    use = star.good & np.isfinite(models).all(axis=0)
+    basis = spline_basis(star.wavelength, options.spacing)
+    basis = basis[:, basis[use].sum(axis=0) > 0.5]
+    level = np.abs(_smoothed(star.flux, use, 51))
+    weight = np.where(use, 1 / (star.variance + (options.model_error * level) ** 2), 0.0)
+    mean = models[:, use].mean(axis=1)[:, None]
+    scaled = np.where(use, models / mean, 0.0)
+    robust = np.ones_like(scaled)
+    rounds = 4 if options.metric == "huber" else 1
+    for _ in range(rounds):
+        curve = _fit_curves(basis, weight * robust, scaled, star.flux)
+        pull = np.sqrt(weight) * (np.where(use, star.flux, 0.0) - scaled * curve)
+        robust = np.minimum(1.0, _HUBER / np.maximum(np.abs(pull), 1e-9))
+    penalty = pull**2
+    if options.metric == "huber":
+        penalty = np.where(np.abs(pull) > _HUBER, 2 * _HUBER * np.abs(pull) - _HUBER**2, penalty)
+    dof = np.full(len(models), max(1.0, float(use.sum() - basis.shape[1])))
+    return penalty.sum(axis=1), dof, curve / mean
+
+
+def select_best_template(
+    star: Star,
+    photometry: Photometry,
+    grid: TemplateGrid,
+    options: MatchOptions,
+    colour_options: ColourOptions,
+) -> TemplateMatch:
+    """Find the models that agree with a star's lines and colours.
+
+    Parameters
+    ----------
+    star : Star
+        The observation.
+    photometry : Photometry
+        Its magnitudes.
+    grid : TemplateGrid
+        The library.
+    options, colour_options : MatchOptions, ColourOptions
+        How to compare.
+
+    Returns
+    -------
+    TemplateMatch
+        All candidates with their probabilities.
+    """
+    estimate = estimate_teff(grid, photometry)
+    index = select_candidates(grid.teff, estimate, options.window)
+    velocity, peak_error, scale = _velocity_and_width(star, grid, index, estimate, options)
+    models = _seen(star, grid, index, velocity, scale)
+    chi2, dof, curve = score_templates(star, models, options)
+    teff_lines = _teff_of_lines(grid.teff[index], chi2, dof, options)
+    colours = fit_colours(grid, index, photometry, colour_options)
+    inflation = max(1.0, float(np.min(chi2 / dof))) * options.correlation
+    total = chi2 / inflation + (0.0 if colours is None else colours.chi2)
+    total = total - total.min()
+    weight = np.exp(-0.5 * total)
+    best = int(np.argmin(total))
+    strength, strength_error = _line_strength(star, models[[best]], options)
+    return TemplateMatch(
+        index=index,
+        teff=grid.teff[index],
+        line_chi2=chi2 / dof,
+        chi2=total,
+        weight=weight / weight.sum(),
+        models=models,
+        colours=colours,
+        teff_colour=estimate,
+        teff_lines=teff_lines,
+        velocity=velocity,
+        velocity_error=peak_error,
+        lsf_scale=scale,
+        line_strength=strength,
+        line_strength_error=strength_error,
+        residual=_excess_residual(star, models[best], curve[best]),
+    )
+
+
+def smooth_variance(variance: FloatArray, good: BoolArray, size: int = 51) -> FloatArray:
+    """Average the variance over neighbours, so that it no longer follows the noise of its sample.
+
+    Photon noise makes a sample that came out low also look precise; weights from such a variance
+    pull every fit down (by the inverse square of the signal-to-noise ratio). Real peaks, more than
+    twice the average, as under sky lines, are kept.
+    """
+    smooth = _smoothed(variance, good, size)
+    return np.maximum(smooth, np.where(good, variance, 0.0) / 2)
+
+
+def _smoothed(values: FloatArray, good: BoolArray, size: int) -> FloatArray:
+    """Average neighbouring good samples; the nearest where there is none."""
+    kernel = np.ones(min(size, values.size))
+    count = np.convolve(good.astype(float), kernel, mode="same")
+    total = np.convolve(np.where(good, values, 0.0), kernel, mode="same")
+    place = np.arange(values.size)
+    known = count > 0
+    return np.interp(place, place[known], total[known] / count[known])
+
+
+def _taper(line: FloatArray) -> FloatArray:
+    """Bring both ends to zero, so that they make no lines of their own."""
+    edge = max(1, line.size // 20)
+    window = np.ones(line.size)
+    window[:edge] = np.sin(0.5 * np.pi * np.arange(edge) / edge) ** 2
+    window[-edge:] = window[:edge][::-1]
+    tapered: FloatArray = (line - line.mean()) * window
+    return tapered
+
+
+def _fit_curves(
+    basis: FloatArray, weight: FloatArray, models: FloatArray, flux: FloatArray
+) -> FloatArray:
+    """Solve star = model x spline for every model, shape (n, nw)."""
+    weight = np.broadcast_to(weight, models.shape)
+    squares = (basis[:, :, None] * basis[:, None, :]).reshape(len(basis), -1)
+    size = basis.shape[1]
+    normal = ((weight * models**2) @ squares).reshape(-1, size, size)
+    trace = np.trace(normal, axis1=1, axis2=2)[:, None, None] / size
+    normal = normal + 1e-8 * trace * np.eye(size)
+    right = (weight * models * np.where(np.isfinite(flux), flux, 0.0)) @ basis
+    solution = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+    curves: FloatArray = solution @ basis.T
+    return curves
+
+
+def _velocity_and_width(
+    star: Star,
+    grid: TemplateGrid,
+    index: IntArray,
+    estimate: TeffEstimate | None,
+    options: MatchOptions,
+) -> tuple[float, float, float]:
+    """Velocity, its error and the factor of the LSF, with the model whose lines fit best."""
+    velocity = 0.0
+    distance = np.abs(grid.teff[index] - (6000.0 if estimate is None else estimate.teff))
+    best = int(index[np.argmin(distance)])
+    for last in (False, False, True):
+        velocity += _line_shift(star, _seen(star, grid, [best], velocity), options)[0]
+        if not last:
+            scores = score_templates(star, _seen(star, grid, index, velocity), options)[0]
+            best = int(index[np.argmin(scores)])
+    error = _velocity_error(star, grid, best, velocity, options)
+    # A velocity from noise does more harm than none.
+    trust = 1 / (1 + (error / options.typical_velocity) ** 2) if np.isfinite(error) else 0.0
+    velocity *= trust
+    widths = [_seen(star, grid, [best], velocity, factor) for factor in options.lsf_scales]
+    fits = [score_templates(star, width, options)[0][0] for width in widths]
+    return velocity, error, options.lsf_scales[int(np.argmin(fits))]
+
+
+def _seen(
+    star: Star,
+    grid: TemplateGrid,
+    index: IntArray | list[int],
+    velocity: float,
+    scale: float = 1.0,
+) -> FloatArray:
+    """Models as the spectrograph would see them, shape (n, nw)."""
+    operator = broadening_operator(
+        grid.wavelength,
+        star.wavelength,
+        star.lsf * scale,
+        velocity=velocity,
+        resolution=grid.resolution,
+    )
+    return broaden(operator, grid.flux[index])
+
+
+def _line_shift(star: Star, model: FloatArray, options: MatchOptions) -> tuple[float, float]:
+    """Velocity of a star relative to a model of shape (1, nw)."""
+    observed, lines, _ = _line_pair(star, model, options)
+    return cross_correlate_velocity(
+        star.wavelength, observed, lines, max_velocity=options.max_velocity
+    )
+
+
+def _line_strength(star: Star, model: FloatArray, options: MatchOptions) -> tuple[float, float]:
+    """Strength of a star's lines in units of a model's (shape (1, nw)), and its error."""
+    observed, lines, flat = _line_pair(star, model, options)
+    noise = star.variance / np.where(flat > 0, flat, 1.0) ** 2 + options.model_error**2
+    weight = lines / noise
+    power = float(np.sum(weight * lines))
+    if power <= 0:
+        return float("nan"), float("nan")
+    return float(np.sum(weight * observed)) / power, 1 / float(np.sqrt(power))
+
+
+def _line_pair(
+    star: Star, model: FloatArray, options: MatchOptions
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Lines of star and model less the same smooth curve, 0 where unknown; and that curve."""
+    relaxed = replace(options, metric="chi2")
+    curve = score_templates(star, model, relaxed)[2]
+    flat = score_templates(star, np.ones_like(model), relaxed)[2][0]
+    use = star.good & np.isfinite(model[0]) & (flat > 0)
+    observed = np.where(use, star.flux / np.where(use, flat, 1.0) - 1, 0.0)
+    lines = np.where(use, model[0] * curve[0] / np.where(use, flat, 1.0) - 1, 0.0)
+    return observed, lines, np.where(use, flat, 0.0)
+
+
+def _velocity_error(
+    star: Star, grid: TemplateGrid, best: int, velocity: float, options: MatchOptions
+) -> float:
+    """Error of the velocity from the curvature of chi2 [km/s]."""
+    step = 50.0
+    chi2, dof = [], 1.0
+    for moved in (velocity - step, velocity, velocity + step):
+        score, degrees, _ = score_templates(star, _seen(star, grid, [best], moved), options)
+        chi2.append(float(score[0]))
+        dof = float(degrees[0])
+    inflation = max(1.0, chi2[1] / dof) * _VELOCITY_CORRELATION
+    curvature = (chi2[0] - 2 * chi2[1] + chi2[2]) / step**2 / inflation
+    return float(np.sqrt(2 / curvature)) if curvature > 0 else float("nan")
+
+
+def _teff_of_lines(
+    teff: FloatArray, chi2: FloatArray, dof: FloatArray, options: MatchOptions
+) -> float:
+    """Mean temperature of the models, weighted by how well their lines fit."""
+    inflation = max(1.0, float(np.min(chi2 / dof))) * options.correlation
+    weight = np.exp(-0.5 * (chi2 - chi2.min()) / inflation)
+    return float(np.sum(weight * teff) / weight.sum())
+
+
+def _excess_residual(star: Star, model: FloatArray, curve: FloatArray) -> float:
+    """Relative rms of star against model which the noise surely does not explain."""
+    fitted = model * curve
+    use = star.good & np.isfinite(fitted) & (fitted > 0.05 * np.nanmax(fitted))
+    if use.sum() < 10:
+        return float("nan")
+    relative = star.flux[use] / fitted[use] - 1
+    noise = star.variance[use] / fitted[use] ** 2
+    weight = 1 / (noise + 1e-4)
+    excess = relative**2 - noise
+    mean = np.average(excess, weights=weight)
+    error = np.sqrt(np.sum((weight * (excess - mean)) ** 2)) / weight.sum()
+    return float(np.sqrt(max(0.0, mean - _SURE * error)))

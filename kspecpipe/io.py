@@ -1,0 +1,456 @@
+"""The only module that opens FITS files: raw frames and products, read and written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import mmap
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+from astropy.utils.exceptions import AstropyWarning
+
+from kspecpipe import images, spectra  # noqa: F401 - registers what can be read
+from kspecpipe.atomic import Writer, write_files
+from kspecpipe.errors import InputError, ProductError, RecipeError
+from kspecpipe.frame import FrameInfo, RawFrame, ReadSection
+from kspecpipe.instrument import Instrument
+from kspecpipe.instrument_schema import Section
+from kspecpipe.product import PRIMARY, HduSpec, Product
+from kspecpipe.signal import DQ, UNUSABLE, FloatArray, Signal
+
+HeaderCards = Mapping[str, tuple[Any, str]]
+_PIXEL_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_MOST_ADU = 1e12  # more is no number of a detector, and its square no float
+_MOST_CARDS = 40  # NAXIS stands among the first
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ArithmeticError,
+    zlib.error,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    fits.VerifyError,
+)
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A raw file that was opened once: its header values and where its pixels lie."""
+
+    path: Path
+    header: Mapping[str, Any]
+    planes: int
+    shape: tuple[int, int]
+    hdu: int
+    offset: int
+    bitpix: int
+    scale: float
+    zero: float
+    blank: int | None = None
+
+
+@contextlib.contextmanager
+def _quietly(path: Path) -> Iterator[fits.HDUList]:
+    """Open a file, tolerant of broken cards, and turn failure into an input error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            # Astropy leaves a file open that it cannot read; our own handle is closed.
+            with path.open("rb") as stream:
+                _refuse_endless(stream)
+            with (
+                path.open("rb") as stream,
+                fits.open(stream, memmap=False, lazy_load_hdus=True) as hdus,
+            ):
+                yield hdus
+        except _UNREADABLE as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{path.name}: not a readable FITS file: {reason}") from None
+
+
+def open_raw(path: Path) -> RawFile:
+    """Read header and layout of a raw file; its pixels are read later, when needed.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, truncated, not FITS, or holds no image.
+    """
+    _refuse_missing(path)
+    with _quietly(path) as hdus:
+        number = _image_hdu(hdus, path)
+        hdu = hdus[number]
+        own = header_values(hdu.header)
+        axes = [int(own[f"NAXIS{i}"]) for i in range(1, int(own["NAXIS"]) + 1)]
+        blank = own.get("BLANK")
+        if min(axes) < 1 or own["BITPIX"] not in _PIXEL_TYPES:
+            raise InputError(f"{path.name}: holds no image that can be read")
+        return RawFile(
+            path=path,
+            header={**header_values(hdus[0].header), **own},
+            planes=axes[2] if len(axes) == 3 else 1,
+            shape=(axes[1], axes[0]),
+            hdu=number,
+            offset=_offset(path, hdu, axes),
+            bitpix=int(own["BITPIX"]),
+            scale=float(own.get("BSCALE", 1.0)),
+            zero=float(own.get("BZERO", 0.0)),
+            blank=int(blank) if blank is not None and own["BITPIX"] > 0 else None,
+        )
+
+
+def load_frames(raw: RawFile, instrument: Instrument) -> list[RawFrame]:
+    """Return one frame per plane of a raw file.
+
+    Raises
+    ------
+    InputError
+        If header or shape do not suit the instrument.
+    """
+    try:
+        info = instrument.describe(raw.header, raw.path)
+    except InputError as error:
+        raise InputError(f"{raw.path.name}: {error}") from None
+    geometry = instrument.geometry(raw.shape, info)
+    readout = instrument.readout(geometry, info)
+    frames = []
+    for plane in range(raw.planes):
+        read = _section_reader(raw, plane)
+        own = replace(
+            info,
+            name=_plane_name(raw, plane),
+            md5=_frame_md5(raw, info, read),
+            layout=f"{raw.shape[0]}x{raw.shape[1]}",
+        )
+        frame = RawFrame(own, geometry, readout, read)
+        try:
+            frames.append(frame.with_overscan())
+        except RecipeError as error:
+            raise InputError(f"{own.name}: {error}") from None
+    return frames
+
+
+def header_values(header: fits.Header) -> dict[str, Any]:
+    """Return the values of all cards that can be read; broken cards are left out."""
+    values: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for card in header.cards:
+            try:
+                keyword, value = card.keyword, card.value
+            except (fits.VerifyError, ValueError, IndexError, KeyError, TypeError):
+                continue
+            if keyword and not isinstance(value, fits.card.Undefined):
+                values.setdefault(keyword, value)
+    return values
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the primary header values of a file, with FILENAME added."""
+    _refuse_missing(path)
+    with _quietly(path) as hdus:
+        return {**header_values(hdus[0].header), "FILENAME": path.name}
+
+
+def read_product(path: Path) -> Product:
+    """Read a product by its PRO.CATG.
+
+    Raises
+    ------
+    InputError
+        If the file is no product of this pipeline or lacks one of its HDUs.
+    """
+    header = read_header(path)
+    catg = header.get("ESO PRO CATG")
+    if catg not in Product.known:
+        raise InputError(f"{path.name}: PRO.CATG is {catg!r}, which is no product that can be read")
+    cls = Product.known[str(catg)]
+    with _quietly(path) as hdus:
+        damaged = [h.name for h in hdus if "DATASUM" in h.header and not h.verify_datasum()]
+        if damaged:
+            raise InputError(
+                f"{path.name}: damaged: the data of {', '.join(damaged)} do not match their DATASUM"
+            )
+        values = {name: _read_field(hdus, spec, path.name) for name, spec in cls.hdus().items()}
+    return cls(header=header, **values)
+
+
+def read_table(path: Path, hdu: str) -> Table | None:
+    """Read a table HDU of a product, or None when it has none of that name."""
+    _refuse_missing(path)
+    with _quietly(path) as hdus:
+        return _table(hdus[hdu]) if hdu in hdus else None
+
+
+def write_products(files: Sequence[tuple[Path, fits.HDUList]]) -> None:
+    """Write several files so that either all of them appear or none.
+
+    Raises
+    ------
+    ProductError
+        If one could not be written; nothing is left behind.
+    """
+    for _, hdus in files:
+        for hdu in hdus:
+            hdu.add_checksum(when="of this HDU")  # by default the time of day: no two files equal
+    try:
+        write_files([(path, _writer(hdus)) for path, hdus in files])
+    except (OSError, fits.VerifyError) as error:
+        raise ProductError(f"cannot write products: {error}") from None
+
+
+def _writer(hdus: fits.HDUList) -> Writer:
+    """Write through memory: on a full disk astropy's own handling of the error fails."""
+
+    def write(stream: BinaryIO) -> None:
+        buffer = BytesIO()
+        hdus.writeto(buffer)
+        stream.write(buffer.getbuffer())
+
+    return write
+
+
+def product_hdus(product: Product, header: HeaderCards, tables: Mapping[str, Table]) -> Any:
+    """Build the HDU list of a product.
+
+    Parameters
+    ----------
+    product : Product
+        The product.
+    header : mapping
+        Cards of the primary header: keyword -> (value, comment).
+    tables : mapping
+        Further table HDUs by name (QC, SETTINGS).
+    """
+    hdus = [fits.PrimaryHDU()]
+    for name, spec in product.hdus().items():
+        value = getattr(product, name)
+        if value is None or spec.kind == "cards":
+            continue
+        _append(hdus, spec, value)
+    hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
+    for keyword, (value, comment) in header.items():
+        hdus[0].header[_fits_keyword(keyword)] = _fits_card(keyword, value, comment)
+    for name, spec in product.hdus().items():
+        if spec.kind == "cards":
+            _write_cards(hdus, spec, getattr(product, name))
+    hdus[0].header["DATAMD5"] = (_hdus_md5(hdus), "checksum of all data")
+    return fits.HDUList(hdus)
+
+
+def data_md5(path: Path) -> str:
+    """Return the DATAMD5 of a product as its header gives it."""
+    return str(read_header(path).get("DATAMD5", ""))
+
+
+def _refuse_endless(stream: BinaryIO) -> None:
+    """Refuse a header whose NAXIS is absurd: astropy would count up to it, for years."""
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = 0
+        while start >= 0:
+            for at in range(start, min(start + _MOST_CARDS * 80, len(content)), 80):
+                card = content[at : at + 80]
+                if card.startswith(b"NAXIS   =") and len(card[9:30].split(b"/")[0].strip()) > 3:
+                    raise ValueError(f"its header says {card.decode('ascii', 'replace').strip()}")
+                if card.startswith(b"END     "):
+                    break
+            start = content.find(b"XTENSION=", start + 80)
+
+
+def _image_hdu(hdus: fits.HDUList, path: Path) -> int:
+    """Return the number of the first HDU with an image or cube."""
+    for number, hdu in enumerate(hdus):
+        table = isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
+        table &= not isinstance(hdu, fits.CompImageHDU)
+        if not table and int(hdu.header.get("NAXIS", 0)) in (2, 3):
+            return number
+    raise InputError(f"{path.name}: holds no image")
+
+
+def _offset(path: Path, hdu: Any, axes: Sequence[int]) -> int:
+    """Return where the pixels of an image start in its file; -1 when they are compressed."""
+    with path.open("rb") as stream:
+        plain = stream.read(6) == b"SIMPLE"
+    if not plain or isinstance(hdu, fits.CompImageHDU):
+        return -1
+    start, size = int(hdu.fileinfo()["datLoc"]), path.stat().st_size
+    expected = start + abs(int(hdu.header["BITPIX"])) // 8 * math.prod(axes)
+    if expected > size:
+        raise InputError(f"{path.name}: truncated: {size} bytes found, {expected} expected")
+    return start
+
+
+def _refuse_missing(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise InputError(f"{path.name}: no such file ({path})") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.name}: cannot be opened: {error}") from None
+    if path.is_dir():
+        raise InputError(f"{path.name}: is a folder, a FITS file is expected")
+    if size == 0:
+        raise InputError(f"{path.name}: the file is empty")
+
+
+def _plane_name(raw: RawFile, plane: int) -> str:
+    return raw.path.name if raw.planes == 1 else f"{raw.path.name}[{plane + 1}]"
+
+
+def _pixels(raw: RawFile) -> Any:
+    """Map the stored pixels of a file, shape (planes, ny, nx), without BSCALE and BZERO."""
+    shape = (raw.planes, *raw.shape)
+    if raw.offset < 0:
+        with _quietly(raw.path) as hdus:
+            return np.asarray(hdus[raw.hdu].data, dtype=np.float32).reshape(shape)
+    kind = _PIXEL_TYPES[raw.bitpix]
+    return np.memmap(raw.path, dtype=kind, mode="r", offset=raw.offset, shape=shape)
+
+
+def _section_reader(raw: RawFile, plane: int) -> ReadSection:
+    cache: list[Any] = []
+    largest = 2.0 ** abs(raw.bitpix) * abs(raw.scale) + abs(raw.zero)
+    plausible = raw.bitpix > 0 and largest < _MOST_ADU
+
+    def read(section: Section) -> FloatArray:
+        if not cache:
+            cache.append(_pixels(raw)[plane])
+        y0, y1, x0, x1 = section
+        stored = cache[0][y0:y1, x0:x1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            pixels = np.asarray(stored, dtype=np.float32)
+            if raw.offset >= 0:
+                pixels = pixels * np.float32(raw.scale) + np.float32(raw.zero)
+        if raw.blank is not None and raw.offset >= 0:
+            pixels = np.where(stored == raw.blank, np.float32(np.nan), pixels)
+        return pixels if plausible else np.where(np.abs(pixels) < _MOST_ADU, pixels, np.nan)
+
+    return read
+
+
+def _frame_md5(raw: RawFile, info: FrameInfo, read: ReadSection) -> str:
+    """Return a checksum that is the same for a file and its compressed copy."""
+    digest = hashlib.md5(usedforsecurity=False)
+    facts = sorted((name, repr(value)) for name, value in info.keywords.items())
+    digest.update(repr((facts, info.flips, raw.shape)).encode())
+    digest.update(np.ascontiguousarray(read((0, raw.shape[0], 0, raw.shape[1]))).tobytes())
+    return digest.hexdigest()
+
+
+def _read_field(hdus: fits.HDUList, spec: HduSpec, name: str) -> Any:
+    first = spec.hdu.split(",")[0]
+    needed = [first, "VARIANCE", "DQ"] if spec.kind == "signal" else [first]
+    missing = [hdu for hdu in needed if hdu not in hdus]
+    if missing:
+        if spec.optional:
+            return None
+        if spec.kind == "cards":
+            return {}
+        raise InputError(f"{name}: lacks the HDU {', '.join(missing)}")
+    if spec.kind == "cards":
+        header = hdus[first].header
+        return {key: header[key] for key in spec.keys if key in header}
+    empty = [hdu for hdu in needed if hdus[hdu].data is None]
+    if empty:
+        raise InputError(f"{name}: the HDU {', '.join(empty)} holds no data")
+    if spec.kind == "table":
+        return _table(hdus[first])
+    if spec.kind == "image":
+        return _native(hdus[first])
+    return Signal(_native(hdus[first]), _native(hdus["VARIANCE"]), _native(hdus["DQ"]))
+
+
+def _native(hdu: Any) -> Any:
+    return np.array(hdu.data, dtype=hdu.data.dtype.newbyteorder("="))
+
+
+def _table(hdu: Any) -> Table:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        table = Table.read(hdu, mask_invalid=False)
+    table.convert_bytestring_to_unicode()
+    for name in table.colnames:
+        table[name] = table[name].astype(table[name].dtype.newbyteorder("="))
+    return table
+
+
+def _append(hdus: list[Any], spec: HduSpec, value: Any) -> None:
+    if spec.kind == "table":
+        hdus.append(fits.BinTableHDU(value, name=spec.hdu))
+    elif spec.kind == "image":
+        _append_image(hdus, spec.hdu, value, spec.dtype, spec.unit)
+    else:
+        value = _storable(value, spec.dtype)
+        _append_image(hdus, spec.hdu, value.value, spec.dtype, spec.unit)
+        squared = f"{spec.unit}2" if spec.unit else ""
+        _append_image(hdus, "VARIANCE", value.variance, spec.dtype, squared)
+        _append_image(hdus, "DQ", value.dq, "u2", "")
+
+
+def _storable(signal: Signal, dtype: str) -> Signal:
+    """Convert to the type on disk; what is no number there is NaN and ``NO_DATA``."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, variance = signal.value.astype(dtype), signal.variance.astype(dtype)
+    lost = ~(np.isfinite(value) & np.isfinite(variance))
+    flagged = (signal.dq & np.uint16(UNUSABLE)) > 0
+    value[lost & ~flagged] = variance[lost & ~flagged] = np.nan
+    return Signal(value, variance, signal.dq).flag(lost & ~flagged, DQ.NO_DATA)
+
+
+def _append_image(hdus: list[Any], name: str, value: Any, dtype: str, unit: str) -> None:
+    data = np.ascontiguousarray(value, dtype=dtype)
+    if name == PRIMARY:
+        hdus[0].data = data
+        hdu = hdus[0]
+    else:
+        hdu = fits.ImageHDU(data, name=name)
+        hdus.append(hdu)
+    hdu.header["BUNIT"] = (unit, "unit of the data")
+
+
+def _write_cards(hdus: list[Any], spec: HduSpec, values: Mapping[str, Any]) -> None:
+    for hdu in hdus:
+        if hdu.name in spec.hdu.split(","):
+            known = {_fits_keyword(key): values[key] for key in spec.keys if key in values}
+            hdu.header.update(known)
+
+
+def _fits_keyword(keyword: str) -> str:
+    return keyword if len(keyword) <= 8 and " " not in keyword else f"HIERARCH {keyword}"
+
+
+def _fits_card(keyword: str, value: Any, comment: str) -> tuple[Any, str]:
+    """Return value and comment; the comment is left out where a card has no room for it."""
+    plain = _fits_value(value)
+    used = len(_fits_keyword(keyword)) + len(" = ") + max(20, len(str(plain)) + 2) + len(" / ")
+    return plain, comment if used + len(comment) <= fits.Card.length else ""
+
+
+def _fits_value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return value.encode("ascii", "replace").decode().translate(dict.fromkeys(range(32), "?"))
+    return value
+
+
+def _hdus_md5(hdus: Sequence[Any]) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for hdu in hdus:
+        if hdu.data is not None:
+            digest.update(np.ascontiguousarray(hdu.data).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,297 @@
+"""Pictures of products: functions of the written product, so that every viewer draws the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from kspecpipe.images import (
+    Background,
+    BadPixelMap,
+    MasterBias,
+    MasterDark,
+    ModelImage,
+    PixelFlat,
+    Preprocessed,
+)
+from kspecpipe.product import Product
+from kspecpipe.signal import BoolArray, FloatArray
+from kspecpipe.spectra import Extracted, FibreFlat, Reduced, TramlineMap, WaveSolution
+
+# Okabe & Ito (2008): eight colours that all eyes can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+_SIZE = (11.0, 6.5)
+_DPI = 90
+
+
+def draw(product: Product) -> Figure | None:
+    """Return the picture of a product, or None when there is none for its category."""
+    painter = _PAINTERS.get(product.catg)
+    return painter(product) if painter else None
+
+
+def save(figure: Figure, target: Path | BinaryIO) -> None:
+    """Write a picture to a file of any type that matplotlib knows, or as PNG to a stream."""
+    FigureCanvasAgg(figure)
+    figure.savefig(target, dpi=_DPI)
+
+
+def show(figure: Figure) -> None:
+    """Show a picture in a window and wait until it is closed."""
+    from matplotlib import pyplot
+
+    manager = pyplot.figure().canvas.manager
+    if manager is not None:
+        figure.set_canvas(manager.canvas)
+        manager.canvas.figure = figure
+    pyplot.show()
+
+
+def _figure(
+    product: Product, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, Any]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    header = product.header
+    mode = header.get("INSMODE") or header.get("READMODE", "")
+    title = (
+        f"{product.catg}   {header.get('INSTRUME', '')} {mode}   {header.get('DATE-OBS', '')[:19]}"
+    )
+    figure.suptitle(f"{title}   {header.get('OBJECT', '')}", fontsize=10)
+    return figure, axes
+
+
+def _limits(values: FloatArray, low: float = 1.0, high: float = 99.0) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    lo, hi = np.percentile(finite, [low, high])
+    return float(lo), float(hi if hi > lo else lo + 1)
+
+
+def _show_image(figure: Figure, axis: Any, image: FloatArray, label: str) -> None:
+    step = max(1, image.shape[0] // 700), max(1, image.shape[1] // 700)
+    lo, hi = _limits(image[:: step[0], :: step[1]])
+    shown = axis.imshow(
+        image[:: step[0], :: step[1]],
+        origin="lower",
+        aspect="auto",
+        vmin=lo,
+        vmax=hi,
+        cmap="cividis",
+        extent=(0, image.shape[1], 0, image.shape[0]),
+    )
+    axis.set(xlabel="column [pixel]", ylabel="row [pixel]")
+    figure.colorbar(shown, ax=axis, label=label)
+
+
+def _histogram(axis: Any, values: FloatArray, label: str) -> None:
+    sample = values[np.isfinite(values)]
+    sample = sample[:: max(1, sample.size // 200_000)]
+    axis.hist(sample, bins=120, range=_limits(sample, 0.1, 99.9), color=COLOURS[0], log=True)
+    axis.set(xlabel=label, ylabel="pixels")
+
+
+def _two_kinds(axis: Any, x: FloatArray, residual: FloatArray, used: BoolArray) -> None:
+    axis.plot(x[used], residual[used], ".", ms=3, color=COLOURS[0], label="used")
+    axis.plot(x[~used], residual[~used], "x", ms=3, color=COLOURS[1], label="left out")
+
+
+def _paint_frame(product: MasterBias | MasterDark | PixelFlat | Preprocessed) -> Figure:
+    unit = product.hdus()["image"].unit or "relative response"
+    figure, axes = _figure(product, 2, 2)
+    image = product.image.value
+    _show_image(figure, axes[0, 0], image, unit)
+    _histogram(axes[0, 1], image, unit)
+    for axis, along, name in ((axes[1, 0], 0, "column"), (axes[1, 1], 1, "row")):
+        axis.plot(np.nanmedian(image, axis=along), color=COLOURS[0], lw=0.8)
+        axis.set(xlabel=f"{name} [pixel]", ylabel=f"median [{unit}]")
+    return figure
+
+
+def _paint_image(product: Background | ModelImage) -> Figure:
+    figure, axes = _figure(product)
+    _show_image(figure, axes[0, 0], product.image, product.hdus()["image"].unit)
+    return figure
+
+
+def _paint_bad_pixels(product: BadPixelMap) -> Figure:
+    figure, axes = _figure(product)
+    axis = axes[0, 0]
+    for i, (bit, name) in enumerate(((1, "bad"), (2, "hot"), (4, "unstable"), (8, "saturated"))):
+        y, x = np.nonzero(product.dq & bit)
+        axis.plot(x, y, ".", ms=2, color=COLOURS[i], label=f"{name}: {x.size}")
+    axis.set(
+        xlabel="column [pixel]",
+        ylabel="row [pixel]",
+        xlim=(0, product.dq.shape[1]),
+        ylim=(0, product.dq.shape[0]),
+    )
+    axis.legend(loc="upper right")
+    return figure
+
+
+def _paint_traces(product: TramlineMap) -> Figure:
+    figure, axes = _figure(product, 2, 2)
+    y, ids = product.traces.value, np.asarray(product.fibres["FIBRE_ID"])
+    dead = np.asarray(product.fibres["STATUS"]) == "DEAD"
+    for i, row in enumerate(y):
+        style = {"color": COLOURS[1], "ls": ":"} if dead[i] else {"color": COLOURS[0]}
+        axes[0, 0].plot(row, lw=0.7, **style)
+    axes[0, 0].set(xlabel="column [pixel]", ylabel="trace [pixel] (dotted: dead)")
+    if product.points is not None and len(product.points):
+        points = product.points
+        used = np.asarray(points["used"], dtype=bool)
+        residual = np.asarray(points["residual"])
+        axes[0, 1].plot(
+            points["x"][used], residual[used], ".", ms=2, color=COLOURS[0], label="used"
+        )
+        axes[0, 1].plot(
+            points["x"][~used], residual[~used], "x", ms=3, color=COLOURS[1], label="rejected"
+        )
+        axes[0, 1].set_ylim(*(np.array([-1, 1]) * 6 * max(1e-3, np.nanstd(residual[used]))))
+        axes[0, 1].legend(loc="upper right")
+    axes[0, 1].set(xlabel="column [pixel]", ylabel="measured - model [pixel]")
+    image = axes[1, 0].imshow(product.width, aspect="auto", origin="lower", cmap="cividis")
+    axes[1, 0].set(xlabel="column [pixel]", ylabel="fibre (trace order)")
+    figure.colorbar(image, ax=axes[1, 0], label="profile FWHM [pixel]")
+    cards = product.profile_axes
+    offset = cards.get("CRVAL1", 0) + cards.get("CDELT1", 1) * np.arange(product.profile.shape[-1])
+    middle = product.profile[:, product.profile.shape[1] // 2]
+    for i, profile in enumerate(middle):
+        colour = COLOURS[i % len(COLOURS)]
+        axes[1, 1].semilogy(offset, np.clip(profile, 1e-5, None), lw=0.8, color=colour)
+    axes[1, 1].set(xlabel="row - trace [pixel]", ylabel="flux fraction per pixel, middle column")
+    axes[0, 0].set_title(f"{len(ids)} fibres, {int(dead.sum())} dead", fontsize=9)
+    return figure
+
+
+def _paint_flat(product: FibreFlat) -> Figure:
+    figure, axes = _figure(product, 2, 2)
+    ids = np.asarray(product.fibres["FIBRE_ID"])
+    throughput = np.asarray(product.fibres["THROUGHPUT"])
+    axes[0, 0].plot(product.extracted.T, lw=0.6)
+    axes[0, 0].plot(product.blaze, "k--", lw=1, label="blaze")
+    axes[0, 0].set(xlabel="column [pixel]", ylabel="extracted flat [electron]")
+    axes[0, 0].legend()
+    axes[0, 1].bar(ids, throughput, color=COLOURS[0])
+    axes[0, 1].axhline(1, color="k", lw=0.6)
+    axes[0, 1].set(xlabel="FIBRE_ID", ylabel="throughput (median live fibre = 1)")
+    axes[1, 0].plot(product.flat.value.T, lw=0.5)
+    axes[1, 0].set(
+        xlabel="column [pixel]", ylabel="fibre flat", ylim=_limits(product.flat.value, 0.5, 99.5)
+    )
+    image = axes[1, 1].imshow(
+        product.flat.value, aspect="auto", origin="lower", cmap="cividis", vmin=0.9, vmax=1.1
+    )
+    axes[1, 1].set(xlabel="column [pixel]", ylabel="fibre (trace order)")
+    figure.colorbar(image, ax=axes[1, 1], label="fibre flat")
+    return figure
+
+
+def _paint_wavelengths(product: WaveSolution) -> Figure:
+    figure, axes = _figure(product, 2, 2)
+    lines, middle = product.lines, product.wavelength.shape[0] // 2
+    used = np.asarray(lines["used"], dtype=bool)
+    if product.arc is not None:
+        wave = product.wavelength.value[middle]
+        arc = product.arc[middle]
+        axes[0, 0].semilogy(wave, np.clip(arc, 1, None), lw=0.6, color=COLOURS[0])
+        for value in np.unique(np.asarray(lines["wavelength"])[used]):
+            axes[0, 0].axvline(value, color=COLOURS[1], lw=0.4, alpha=0.6)
+    axes[0, 0].set(xlabel="wavelength [A]", ylabel="arc of the middle fibre [electron]")
+    for flag, colour, label in ((used, COLOURS[0], "used"), (~used, COLOURS[1], "left out")):
+        axes[0, 1].plot(
+            lines["wavelength"][flag], lines["residual"][flag], ".", ms=3, color=colour, label=label
+        )
+        axes[1, 0].plot(lines["fibre"][flag], lines["residual"][flag], ".", ms=3, color=colour)
+    spread = np.asarray(lines["residual"])[used]
+    limit = 6 * max(1e-3, float(np.nanstd(spread))) if spread.size else 1.0
+    for axis, label in ((axes[0, 1], "wavelength [A]"), (axes[1, 0], "FIBRE_ID")):
+        axis.set(xlabel=label, ylabel="line - model [A]", ylim=(-limit, limit))
+        axis.axhline(0, color="k", lw=0.5)
+    axes[0, 1].legend(loc="upper right")
+    image = axes[1, 1].imshow(product.lsf, aspect="auto", origin="lower", cmap="cividis")
+    axes[1, 1].set(xlabel="column [pixel]", ylabel="fibre (trace order)")
+    figure.colorbar(image, ax=axes[1, 1], label="LSF FWHM [A]")
+    return figure
+
+
+def _column_median(values: FloatArray, empty: float = np.nan) -> FloatArray:
+    """Return the median of each column without NaN; ``empty`` where there is nothing else."""
+    some = np.isfinite(values).any(axis=0)
+    median = np.full(values.shape[1], empty)
+    median[some] = np.nanmedian(values[:, some], axis=0)
+    return median
+
+
+def _brightest(product: Extracted | Reduced, count: int = 3) -> list[int]:
+    """Return the program fibres of most light, and one sky fibre if there is one."""
+    types = np.asarray(product.fibres["TYPE"])
+    value = np.where(product.spectra.good, product.spectra.value, np.nan)
+    level = _column_median(value.T, empty=-np.inf)
+    science = [int(i) for i in np.argsort(-level) if types[i] in "PC" and level[i] > -np.inf]
+    sky = [int(i) for i in np.nonzero(types == "S")[0] if level[i] > -np.inf]
+    return science[:count] + sky[:1]
+
+
+def _paint_extracted(product: Extracted) -> Figure:
+    figure, axes = _figure(product, 2, 1)
+    _show_image(figure, axes[0, 0], product.spectra.value, "electron")
+    axes[0, 0].set(ylabel="fibre (trace order)")
+    for colour, i in zip(COLOURS, _brightest(product), strict=False):
+        label = f"{product.fibres['FIBRE_ID'][i]} {product.fibres['TYPE'][i]}"
+        axes[1, 0].plot(
+            product.wavelength[i], product.spectra.value[i], lw=0.6, color=colour, label=label
+        )
+    axes[1, 0].set(xlabel="wavelength [A]", ylabel="electron per pixel")
+    axes[1, 0].legend(title="fibre")
+    return figure
+
+
+def _paint_reduced(product: Reduced) -> Figure:
+    figure, axes = _figure(product, 3, 1, height_ratios=[1, 1, 1.3])
+    axis = product.axis
+    wave = axis["CRVAL1"] + axis["CDELT1"] * np.arange(product.spectra.shape[1])
+    _show_image(figure, axes[0, 0], product.spectra.value, "electron")
+    axes[0, 0].set(ylabel="fibre (trace order)", xlabel="")
+    sky = product.sky[np.isfinite(product.sky).any(axis=1)]
+    if len(sky):
+        axes[1, 0].plot(wave, _column_median(sky), lw=0.6, color=COLOURS[6])
+    axes[1, 0].set(ylabel="sky (median fibre) [electron]", xlim=(wave[0], wave[-1]))
+    chosen = _brightest(product)
+    for colour, i in zip(COLOURS, chosen, strict=False):
+        label = f"{product.fibres['FIBRE_ID'][i]} {product.fibres['TYPE'][i]}"
+        axes[2, 0].plot(wave, product.spectra.value[i], lw=0.6, color=colour, label=label)
+    shown = product.spectra.value[chosen] if chosen else np.zeros(1)
+    lo, hi = _limits(shown, 0.5, 99.7)
+    axes[2, 0].set(
+        xlabel="wavelength [A]",
+        ylabel="reduced [electron / pixel]",
+        xlim=(wave[0], wave[-1]),
+        ylim=(min(lo, -0.05 * hi), 1.1 * hi),
+    )
+    axes[2, 0].axhline(0, color="k", lw=0.5)
+    axes[2, 0].legend(title="fibre", loc="upper right", ncols=4)
+    return figure
+
+
+_PAINTERS: dict[str, Callable[[Any], Figure]] = {
+    "MASTER_BIAS": _paint_frame,
+    "MASTER_DARK": _paint_frame,
+    "PIXEL_FLAT": _paint_frame,
+    "PREPROCESSED": _paint_frame,
+    "BACKGROUND": _paint_image,
+    "MODEL": _paint_image,
+    "BAD_PIXEL_MAP": _paint_bad_pixels,
+    "TRAMLINE_MAP": _paint_traces,
+    "FIBRE_FLAT": _paint_flat,
+    "WAVE_SOLUTION": _paint_wavelengths,
+    "EXTRACTED": _paint_extracted,
+    "REDUCED": _paint_reduced,
+}

@@ -1,0 +1,247 @@
+"""From extracted spectra to reduced ones: flat, throughput, sky, grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from kspecpipe import fibres
+from kspecpipe.detector.calibrate import ReadOut
+from kspecpipe.exposure import ExtractedExposure
+from kspecpipe.signal import DQ, FloatArray, Signal
+from kspecpipe.sky.model import SkyOptions
+from kspecpipe.sky.rebin import Grid, rebin
+from kspecpipe.sky.subtract import SkySubtracted, subtract_sky
+from kspecpipe.sky.telluric import TelluricRegion, telluric_dq
+from kspecpipe.sky.throughput import flag_low_throughput
+from kspecpipe.spectra import CORRELATION, Extracted, FibreFlat, Reduced
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What all exposures of a set share.
+
+    Parameters
+    ----------
+    flat : FibreFlat or None
+        Response of the fibres; none: 1.
+    fibres : Table
+        FIBRES with types and throughput.
+    grid : Grid
+        Wavelength grid of the product.
+    telluric : sequence of TelluricRegion
+        Bands to flag.
+    """
+
+    flat: FibreFlat | None
+    fibres: Table
+    grid: Grid
+    telluric: Sequence[TelluricRegion] = ()
+
+
+@dataclass(frozen=True)
+class ReducedExposure:
+    """Products of one exposure and the numbers by which they are judged.
+
+    Parameters
+    ----------
+    extracted, reduced : Extracted, Reduced
+        The products.
+    usable : float
+        Fraction of the samples of live fibres that carry a value.
+    sky_fibres : int
+        Sky fibres that the sky was made of.
+    sky_residual : float or None
+        Robust width of the sky fibres' pulls after subtraction; None with fewer than two.
+    snr : float
+        Median signal-to-noise ratio of the program fibres.
+    """
+
+    extracted: Extracted
+    reduced: Reduced
+    usable: float
+    sky_fibres: int
+    sky_residual: float | None
+    snr: float
+
+
+def reduce_exposure(
+    spectra: Signal,
+    wavelength: FloatArray,
+    lsf: FloatArray,
+    calibration: Calibration,
+    parameters: Any,
+) -> ReducedExposure:
+    """Divide spectra by flat and throughput, model and subtract their sky, and rebin them.
+
+    Parameters
+    ----------
+    spectra : Signal, shape (nfib, nx)
+        Extracted spectra [electron].
+    wavelength, lsf : ndarray, shape (nfib, nx)
+        Wavelengths of this exposure and FWHM of its LSF [Angstrom].
+    calibration : Calibration
+        Flat, fibres and grid.
+    parameters : Declared
+        ``subtract_sky`` and ``min_throughput``.
+    """
+    table, grid = calibration.fibres, calibration.grid
+    live = fibres.live(table)
+    wavelength = np.where(live[:, None], wavelength, np.nan)
+    lsf = np.where(live[:, None], lsf, np.nan)
+    # What follows starts from the numbers that EXTRACTED stores: anyone can repeat it from them.
+    spectra = fibres.without_dead(_as_stored(spectra), table)
+    spectra = flag_low_throughput(spectra, fibres.throughput(table), parameters.min_throughput)
+    spectra = _flag_telluric(spectra, wavelength, lsf, calibration.telluric)
+    response = _response(calibration.flat, table, spectra.shape)
+    even = spectra.divide(response)
+    sky_fibres = fibres.of_type(table, "S")
+    subtracted: SkySubtracted | None = None
+    if parameters.subtract_sky and sky_fibres.any():
+        options = SkyOptions(blaze=_common_shape(calibration.flat))
+        subtracted = subtract_sky(even, wavelength, lsf, sky_fibres, grid, options)
+        native = subtracted.native_sky.scale(response.value)
+        rwss, reduced, sky = subtracted.rwss, subtracted.reduced, subtracted.sky
+        correlation = subtracted.correlation
+    else:
+        native = Signal.of(np.full(spectra.shape, np.nan), np.nan, DQ.NO_DATA)
+        rebinned = rebin(even, wavelength, grid)
+        rwss = reduced = rebinned.signal
+        correlation = rebinned.correlation
+        sky = Signal.of(np.full(rwss.shape, np.nan), np.nan, DQ.NO_DATA)
+    products = (
+        Extracted(
+            spectra=spectra,
+            wavelength=wavelength,
+            lsf=lsf,
+            flat=response.value / fibres.divisor(table),
+            sky=native.value,
+            flat_variance=response.variance / fibres.divisor(table) ** 2,
+            sky_variance=native.variance,
+            fibres=table,
+        ),
+        Reduced(
+            spectra=reduced,
+            rwss=rwss.value,
+            sky=sky.value,
+            sky_variance=sky.variance,
+            lsf=_lsf_on_grid(lsf, wavelength, grid),
+            axis=grid_cards(grid),
+            correlation=correlation_cards(correlation),
+            fibres=table,
+        ),
+    )
+    used = int((sky_fibres & ~subtracted.dropped).sum()) if subtracted else 0
+    return ReducedExposure(
+        *products,
+        usable=float(np.mean(spectra.good[live])) if live.any() else 0.0,
+        sky_fibres=used,
+        sky_residual=_pull_width(reduced, sky_fibres) if used > 1 else None,
+        snr=_median_snr(reduced, table),
+    )
+
+
+def pixel_noise(readout: ReadOut, exposure: ExtractedExposure) -> dict[str, FloatArray]:
+    """Return what an audit needs to predict the variance of an extraction.
+
+    Returns
+    -------
+    dict
+        ``ron``: read noise [electron], and ``pixel_variance``: all variance of a pixel that is not
+        of the fibres' light [electron2]; both shape (nfib, nx), averaged over the profile squared.
+    """
+    window, weights = exposure.profiles
+    image = exposure.image
+    row = window[:, None, :] + np.arange(weights.shape[1])[None, :, None]
+    inside = np.clip(row, 0, image.shape[0] - 1)
+    column = np.arange(image.shape[1])
+    share = np.where((row == inside) & image.good[inside, column], weights**2, 0.0)
+    total = share.sum(axis=1)
+    ron2 = np.broadcast_to(np.asarray(readout.ron, dtype=float) ** 2, image.shape)
+
+    def under(variance: FloatArray) -> FloatArray:
+        found = np.where(share > 0, variance[inside, column], 0.0)
+        mean = np.full(total.shape, np.nan)
+        np.divide((share * found).sum(axis=1), total, out=mean, where=total > 0)
+        return mean
+
+    return {"ron": np.sqrt(under(ron2)), "pixel_variance": under(image.variance)}
+
+
+def grid_cards(grid: Grid) -> dict[str, Any]:
+    """Return the header cards of a wavelength grid (air)."""
+    return {
+        "CTYPE1": "AWAV",
+        "CRPIX1": 1.0,
+        "CRVAL1": float(grid.start),
+        "CDELT1": float(grid.step),
+        "CUNIT1": "Angstrom",
+    }
+
+
+def correlation_cards(correlation: FloatArray) -> dict[str, Any]:
+    """Return the header cards of the correlation (nfib, nlag) of neighbouring samples."""
+    known = correlation[np.isfinite(correlation).all(axis=1)]
+    if len(known) == 0:
+        return {}
+    median = np.median(known, axis=0)
+    return {card: round(float(r), 5) for card, r in zip(CORRELATION, median, strict=False)}
+
+
+def _as_stored(signal: Signal) -> Signal:
+    """Round to the precision of the product."""
+    value, variance = (
+        part.astype(np.float32).astype(float) for part in (signal.value, signal.variance)
+    )
+    return Signal(value, variance, signal.dq)
+
+
+def _flag_telluric(
+    spectra: Signal, wavelength: FloatArray, lsf: FloatArray, regions: Sequence[TelluricRegion]
+) -> Signal:
+    """Flag the bands, widened by what the LSF spreads."""
+    bands = telluric_dq(wavelength, regions, margin=np.nan_to_num(lsf) / 2)
+    return replace(spectra, dq=spectra.dq | bands)
+
+
+def _common_shape(flat: FibreFlat | None, least: float = 0.05) -> FloatArray | None:
+    """Return the shape that is left in all spectra; not zero where the lamp has no light."""
+    if flat is None:
+        return None
+    return np.maximum(flat.blaze, least * float(np.max(flat.blaze)))
+
+
+def _response(flat: FibreFlat | None, table: Table, shape: tuple[int, ...]) -> Signal:
+    """Return flat times throughput; 1 without a flat."""
+    if flat is None:
+        return Signal.of(np.ones(shape))
+    return _as_stored(flat.flat).scale(fibres.divisor(table))
+
+
+def _lsf_on_grid(lsf: FloatArray, wavelength: FloatArray, grid: Grid) -> FloatArray:
+    rows = zip(wavelength, lsf, strict=True)
+    return np.stack(
+        [np.interp(grid.wavelength, w, row, left=np.nan, right=np.nan) for w, row in rows]
+    )
+
+
+def _pull_width(spectra: Signal, rows: Any) -> float:
+    """Return 1.4826 MAD of value over error of some fibres."""
+    chosen = spectra.select(rows)
+    good = chosen.good & (chosen.variance > 0)
+    if not good.any():
+        return float("nan")
+    pulls = chosen.value[good] / np.sqrt(chosen.variance[good])
+    return float(1.4826 * np.median(np.abs(pulls - np.median(pulls))))
+
+
+def _median_snr(spectra: Signal, table: Table) -> float:
+    chosen = spectra.select(fibres.of_type(table, "P"))
+    good = chosen.good & (chosen.variance > 0)
+    if not good.any():
+        return float("nan")
+    return float(np.median(chosen.value[good] / np.sqrt(chosen.variance[good])))

@@ -1,0 +1,1 @@
+"""Sky model, rebinning, velocities; pure functions on arrays."""

@@ -1,0 +1,202 @@
+"""How the sky of one fibre differs from the mean sky: scale, shift, width and skewness of lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
+
+from kspecpipe.signal import BoolArray, FloatArray
+
+#: Terms of the matching, in this order: scale; shift and its slope; width and its slope; skewness.
+TERMS = 6
+#: Pixels over which the object's continuum is averaged before lines are compared.
+_WINDOW = 25
+_CLIP = 4.0
+#: Height of the lines that are compared, in units of the noise of a sample.
+_SIGNIFICANCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """Expected size (standard deviation) of each difference, before the lines are looked at.
+
+    Parameters
+    ----------
+    scale : float
+        Relative error of the throughput.
+    shift : float
+        Error of the wavelengths [pixel].
+    width : float
+        Relative error of the LSF's variance (twice that of its FWHM).
+    skewness : float
+        Differences of the third moment, in units of the LSF's sigma cubed.
+    """
+
+    scale: float = 0.02
+    shift: float = 0.05
+    width: float = 0.1
+    skewness: float = 0.1
+
+    def sigma(self, lsf_sigma: FloatArray) -> FloatArray:
+        """Return the standard deviation of every term, (nfib, TERMS); ``lsf_sigma`` in pixel."""
+        one = np.ones_like(lsf_sigma)
+        width = self.width * lsf_sigma**2
+        terms = [self.scale * one, self.shift * one, self.shift * one, width, width]
+        sigma = np.stack([*terms, self.skewness * lsf_sigma**3], axis=1)
+        return np.maximum(sigma, 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Differences of each fibre's sky lines from the mean sky.
+
+    Parameters
+    ----------
+    terms : ndarray, shape (nfib, TERMS)
+        Scale - 1, shift [pixel] at mid-spectrum and its change to the red end, added variance of
+        the LSF [pixel²] and its change to the red end, third-derivative term [pixel³].
+    covariance : ndarray, shape (nfib, TERMS, TERMS)
+        Posterior covariance of the terms.
+    """
+
+    terms: FloatArray
+    covariance: FloatArray
+
+    @classmethod
+    def none(cls, nfib: int) -> Matching:
+        """No differences, known exactly."""
+        return cls(np.zeros((nfib, TERMS)), np.zeros((nfib, TERMS, TERMS)))
+
+    @property
+    def scale(self) -> FloatArray:
+        """Sky of each fibre in units of the mean sky, shape (nfib,)."""
+        return 1 + self.terms[:, 0]
+
+    @property
+    def scale_error(self) -> FloatArray:
+        """Standard deviation of `scale`."""
+        return np.sqrt(self.covariance[:, 0, 0])
+
+    def operators(self, extra_width: FloatArray) -> tuple[FloatArray, ...]:
+        """Factors of the sky and its first four derivatives, each shape (nfib, nx).
+
+        ``extra_width`` (nfib, nx) is the variance of the fibre's LSF above the mean's [pixel²]; a
+        convolution with a narrow kernel is the series of its moments.
+        """
+        x = centred(extra_width.shape[1])
+        scale, shift, shift_slope, width, width_slope, skew = self.terms.T[:, :, None]
+        half = (extra_width + width + width_slope * x) / 2
+        parts = (1.0, shift + shift_slope * x, half, skew, half**2 / 2)
+        return tuple((1 + scale) * np.broadcast_to(part, half.shape) for part in parts)
+
+    def centred_on(self, weight: FloatArray) -> Matching:
+        """Differences from the weighted mean of the fibres, weights of shape (nfib,)."""
+        mean = np.average(self.terms, axis=0, weights=weight)
+        return replace(self, terms=self.terms - mean)
+
+
+def centred(nx: int) -> FloatArray:
+    """Columns from -1 to 1."""
+    return np.linspace(-1, 1, nx)
+
+
+def regressors(derivatives: FloatArray, width: FloatArray) -> FloatArray:
+    """Work out what a unit of each term adds to a fibre's spectrum, shape (TERMS, nfib, nx).
+
+    Parameters
+    ----------
+    derivatives : ndarray, shape (4, nfib, nx)
+        The sky and its first three derivatives [electron/pixel, per pixel, ...].
+    width : ndarray, shape (nfib, nx)
+        Factor from density to the fibre's samples.
+    """
+    value, first, second, third = derivatives * width
+    x = centred(value.shape[1])
+    return np.stack([value, first, x * first, second / 2, x * second / 2, third])
+
+
+def match_lines(
+    residual: FloatArray,
+    terms: FloatArray,
+    variance: FloatArray,
+    good: BoolArray,
+    prior: FloatArray,
+) -> Matching:
+    """Fit the terms to what is left of the sky lines.
+
+    Object and sky continua are removed from residuals and terms by the same moving average, which
+    keeps the fit linear. Weights come from smoothed variances: those of single samples follow their
+    noise. Samples which no term explains (object lines, cosmic rays) are clipped.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (nfib, nx)
+        Spectrum minus sky [electron].
+    terms : ndarray, shape (TERMS, nfib, nx)
+        From `regressors`.
+    variance : ndarray, shape (nfib, nx)
+        Variance of the spectrum [electron²].
+    good : ndarray of bool, shape (nfib, nx)
+        Samples to use.
+    prior : ndarray, shape (nfib, TERMS)
+        Standard deviation of the prior of each term, centred on 0.
+
+    Returns
+    -------
+    Matching
+        Posterior mean and covariance; errors grow with the scatter where that exceeds the variance.
+    """
+    clear = good & np.isfinite(residual)
+    clean = np.where(clear, residual, 0.0)
+    smooth = _moving_average(np.where(good, variance, 0.0), good, 5)
+    weight = np.where(smooth > 0, 1 / np.where(smooth > 0, smooth, 1.0), 0.0)
+    # Off the lines the terms are noise of the model, on which a fit would pull the scale down.
+    height = np.abs(remove_continuum(terms[0], good))
+    on_line = maximum_filter1d(height, 5, axis=1) > _SIGNIFICANCE * np.sqrt(smooth)
+    for _ in range(3):
+        lines = np.stack([remove_continuum(term, clear) for term in terms])
+        rest = remove_continuum(clean, clear)
+        posterior, excess = _solve(lines, rest, weight * (clear & on_line), prior)
+        left = rest - np.einsum("ft,tfx->fx", posterior.terms, lines)
+        clear = clear & (
+            np.abs(left) < _CLIP * np.sqrt(excess[:, None] * np.maximum(smooth, 1e-30))
+        )
+    return posterior
+
+
+def _solve(
+    lines: FloatArray, rest: FloatArray, weight: FloatArray, prior: FloatArray
+) -> tuple[Matching, FloatArray]:
+    """Posterior of the terms and the excess of the scatter over the variance (at least 1)."""
+    weighted = (lines * weight).transpose(1, 0, 2)
+    normal = weighted @ lines.transpose(1, 2, 0)
+    vector = np.einsum("ftx,fx->ft", weighted, rest)
+    # Without lines or with wild data the excess of the previous solution is not needed: start from
+    # the scatter of the residuals themselves.
+    excess = _excess(rest, weight)
+    precision = normal / excess[:, None, None] + np.eye(TERMS) / prior[:, None, :] ** 2
+    covariance = np.linalg.inv(precision)
+    terms = np.einsum("fts,fs->ft", covariance, vector / excess[:, None])
+    return Matching(terms, covariance), excess
+
+
+def _excess(rest: FloatArray, weight: FloatArray) -> FloatArray:
+    used = weight > 0
+    chi = np.where(used, np.abs(rest) * np.sqrt(weight), np.nan)
+    empty = ~used.any(axis=1)
+    chi[empty] = 1.0
+    return np.maximum((1.4826 * np.nanmedian(chi, axis=1)) ** 2, 1.0)
+
+
+def remove_continuum(samples: FloatArray, use: BoolArray) -> FloatArray:
+    """Subtract the moving average, shape (nfib, nx); 0 where not to be used."""
+    return np.where(use, samples - _moving_average(samples, use, _WINDOW), 0.0)
+
+
+def _moving_average(samples: FloatArray, use: BoolArray, size: int) -> FloatArray:
+    total = uniform_filter1d(np.where(use, samples, 0.0), size, axis=1, mode="constant")
+    count = uniform_filter1d(use.astype(float), size, axis=1, mode="constant")
+    average: FloatArray = np.divide(total, count, out=np.zeros_like(total), where=count > 1e-9)
+    return average

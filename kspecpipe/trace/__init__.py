@@ -1,0 +1,1 @@
+"""Where the fibres are: tracing, profiles, shifts; pure functions on arrays."""

@@ -1,0 +1,1 @@
+"""Arc lines, identification, dispersion model, line-spread function; pure functions on arrays."""

@@ -1,0 +1,197 @@
+"""What each row of an arc has of its own: displacement and flux of blends, and a continuum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from kspecpipe.signal import FloatArray, IntArray
+from kspecpipe.wavelength.scene import (
+    Model,
+    Rendering,
+    Scene,
+    lost_cores,
+    model_variance,
+    render,
+    sample_weights,
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Position of every group in every row.
+
+    Parameters
+    ----------
+    offset, variance : ndarray, shape (n_row, n_group)
+        Displacement against the model's position, and its variance [pixel]; inf when not measured.
+    amplitude : ndarray, shape (n_row, n_group)
+        Flux against the model's.
+    snr : ndarray, shape (n_row, n_group)
+        Flux of the group over its error.
+    core : ndarray, shape (n_row, n_group)
+        Fraction of the position's information that is lost to bad or saturated samples.
+    """
+
+    offset: FloatArray
+    variance: FloatArray
+    amplitude: FloatArray
+    snr: FloatArray
+    core: FloatArray
+
+
+def measure_groups(scene: Scene, model: Model, position: FloatArray, reach: float) -> Measurement:
+    """Fit displacement, flux and local background of each group in each row.
+
+    Parameters
+    ----------
+    scene, model : Scene, Model
+        Data and forward model.
+    position : ndarray, shape (n_row, n_line)
+        Where the model has the lines [pixel].
+    reach : float
+        How far the fit goes beyond the outermost lines of a group [pixel].
+
+    Returns
+    -------
+    Measurement
+        All groups in all rows.
+    """
+    drawn = render(scene, model, position)
+    weight = sample_weights(scene, model, drawn)
+    residual = scene.value - model.continuum - drawn.lines
+    start, length = _group_windows(model, position, reach)
+    columns, index = _group_columns(model, drawn, start, length)
+    on_chip = (index >= 0) & (index < scene.nx)
+    at = np.clip(index, 0, scene.nx - 1)
+    rows = np.arange(len(position))[:, None, None]
+    mask = on_chip & (np.arange(index.shape[-1]) < length[None, :, None])
+    w = weight[rows, at] * mask
+    normal = np.einsum("rgkp,rgk,rgkq->rgpq", columns, w, columns, optimize=True)
+    right = np.einsum("rgkp,rgk->rgp", columns, w * residual[rows, at], optimize=True)
+    # The flux of a group may differ by 30 % from the model's; displacement and background are free.
+    power = np.einsum("rgkp,rgk->rgp", columns**2, w)
+    normal[..., 0, 0] += 1 / 0.3**2
+    normal += np.einsum("rgp,pq->rgpq", 1e-9 * power + 1e-12, np.eye(columns.shape[-1]))
+    inverse = np.linalg.inv(normal)
+    solution = np.einsum("rgpq,rgq->rgp", inverse, right)
+    ideal = 1 / np.maximum(model_variance(scene, model, drawn), 1e-6)
+    typical = np.median(ideal, axis=1)[:, None, None]
+    whole = np.sum(columns[..., 1] ** 2 * (ideal[rows, at] + 0 * typical) * mask, axis=-1)
+    lost = 1 - power[..., 1] / np.maximum(whole, 1e-30)
+    measured = power[..., 1] > 0
+    return Measurement(
+        solution[..., 1],
+        np.where(measured, inverse[..., 1, 1], np.inf),
+        1 + solution[..., 0],
+        np.sqrt(np.maximum(power[..., 0], 0)),
+        np.where(measured, lost, 1.0),
+    )
+
+
+def _group_windows(model: Model, position: FloatArray, reach: float) -> tuple[IntArray, IntArray]:
+    """First pixel (n_row, n_group) and length (n_group,) of each group's window."""
+    order = np.argsort(model.group, kind="stable")
+    first = np.searchsorted(model.group[order], np.arange(model.n_group))
+    low = np.minimum.reduceat(position[:, order], first, axis=1)
+    high = np.maximum.reduceat(position[:, order], first, axis=1)
+    start = np.floor(low - reach).astype(int)
+    length = np.ceil(np.max(high - low, axis=0) + 2 * reach).astype(int) + 1
+    return start, length
+
+
+def _group_columns(
+    model: Model, drawn: Rendering, start: IntArray, length: IntArray
+) -> tuple[FloatArray, IntArray]:
+    """Columns flux, displacement, constant and slope on each group's window, and the pixels."""
+    n_row, n_group = start.shape
+    size = int(length.max())
+    index = start[..., None] + np.arange(size)
+    columns = np.zeros((n_row, n_group, size, 4))
+    at = drawn.pixel - start[:, model.group, None]
+    inside = (at >= 0) & (at < size)
+    row = np.arange(n_row)[:, None, None] * n_group + model.group[None, :, None]
+    flat = (row * size + at)[inside]
+    total = n_row * n_group * size
+    for k, part in enumerate((drawn.value, drawn.slope)):
+        columns[..., k] = np.bincount(flat, part[inside], minlength=total).reshape(
+            n_row, n_group, size
+        )
+    columns[..., 2] = 1.0
+    columns[..., 3] = (np.arange(size) - (length[None, :, None] - 1) / 2) / (
+        length[None, :, None] / 2
+    )
+    return columns, index
+
+
+def update_response(
+    model: Model, position: FloatArray, measured: Measurement, half: float
+) -> Model:
+    """Let responses follow the measured fluxes: bright groups their own, faint a parabola."""
+    trusted = (measured.snr > 30) & (measured.core < 0.2) & (measured.amplitude > 0.1)
+    change = np.log(np.where(trusted, measured.amplitude, 1.0))
+    weight = np.where(trusted, 1 / (1e-3 + 1 / np.maximum(measured.snr, 1) ** 2), 0.0)
+    count = np.maximum(np.bincount(model.group, minlength=model.n_group), 1)
+    at = np.stack([np.bincount(model.group, row, model.n_group) / count for row in position])
+    columns = (at[..., None] / half - 1) ** np.arange(3)
+    normal = np.einsum("rgp,rg,rgq->rpq", columns, weight, columns) + np.diag([1e-3, 10.0, 100.0])
+    right = np.einsum("rgp,rg,rg->rp", columns, weight, change)
+    smooth = np.einsum("rgp,rp->rg", columns, np.linalg.solve(normal, right[..., None])[..., 0])
+    response = model.response * np.exp(np.where(trusted, change, smooth))[:, model.group]
+    typical = np.median(response, axis=0)
+    return replace(model, response=response / typical, intensity=model.intensity * typical)
+
+
+def update_continuum(scene: Scene, model: Model, position: FloatArray, window: int) -> Model:
+    """Let each row's continuum follow what the lines leave over, smoothed twice over ``window``."""
+    drawn = render(scene, model, position)
+    weight = sample_weights(scene, model, drawn)
+    # Under bright lines the model's small errors are larger than the continuum.
+    weight = weight / (1 + (0.1 * drawn.lines) ** 2 / np.maximum(scene.variance, 1e-6))
+    level, total = weight * (scene.value - drawn.lines), weight
+    for _ in range(2):
+        level = uniform_filter1d(level, window, axis=1, mode="nearest")
+        total = uniform_filter1d(total, window, axis=1, mode="nearest")
+    return replace(model, continuum=level / np.maximum(total, 1e-30))
+
+
+def local_residual(
+    scene: Scene, model: Model, drawn: Rendering, measured: Measurement
+) -> FloatArray:
+    """Subtract the model (n_row, nx) with each row's own displacements and fluxes."""
+    taken = np.isfinite(measured.variance)
+    offset = np.where(taken, np.clip(measured.offset, -1, 1), 0.0)[:, model.group, None]
+    gain = np.where(taken, np.clip(measured.amplitude - 1, -0.9, 0.9), 0.0)[:, model.group, None]
+    row = np.arange(len(scene.value))[:, None, None] * scene.nx
+    flat = (row + drawn.pixel).ravel()
+    change = (offset * drawn.slope + gain * drawn.value).ravel()
+    fitted = np.bincount(flat, change, minlength=scene.value.size).reshape(scene.value.shape)
+    residual: FloatArray = scene.value - model.continuum - drawn.lines - fitted
+    return residual
+
+
+def explained_scatter(
+    scene: Scene, model: Model, position: FloatArray, measured: Measurement
+) -> tuple[float, float]:
+    """Reduced chi2 of the faint samples, and relative error of the model in the cores of lines."""
+    drawn = render(scene, model, position)
+    residual = local_residual(scene, model, drawn, measured)
+    faint = scene.good & (drawn.lines < 30 * np.sqrt(scene.variance))
+    chi2 = np.nan
+    if faint.any():
+        chi2 = float(np.median(residual[faint] ** 2 / scene.variance[faint]) / 0.4549)
+    # Only cores of whole, single lines say how well the shape is known.
+    rows = np.arange(len(position))[:, None, None]
+    core = np.abs(drawn.pixel - position[..., None]) < 0.8 * model.lsf.basis.fwhm
+    core &= ~lost_cores(scene, position, model.lsf.basis.fwhm)[..., None]
+    core &= scene.good[rows, drawn.pixel] & (drawn.value > 0.8 * drawn.lines[rows, drawn.pixel])
+    variance = scene.variance[rows, drawn.pixel]
+    core &= drawn.value > 10 * np.sqrt(variance)
+    if core.sum() < 30:
+        return chi2, 0.02
+    error = (residual[rows, drawn.pixel] / np.maximum(drawn.value, 1e-9))[core]
+    noise = (variance / np.maximum(drawn.value, 1e-9) ** 2)[core]
+    spread = np.median(error**2 / noise) / 0.4549 - 1
+    return chi2, float(np.sqrt(np.clip(spread * np.median(noise), 1e-6, 0.0025)))

@@ -1,0 +1,150 @@
+"""The empirical line-spread function: a smooth, skewed shape that changes slowly over the chip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import BSpline
+
+from kspecpipe.signal import FloatArray
+
+#: Samples of the tables per pixel.
+_OVERSAMPLING = 50
+
+
+@dataclass(frozen=True)
+class LsfBasis:
+    """Splines of which every shape is made, and how shapes may change over the chip.
+
+    Parameters
+    ----------
+    fwhm : float
+        Width of line for which it was made [pixel].
+    reach : int
+        Half length of the LSF [pixel]; it is 0 beyond.
+    table, slope : ndarray, shape (n_spline, n_sample)
+        The splines and their derivatives on a fine grid from -reach to reach.
+    flux, moment : ndarray, shape (n_spline,)
+        Integral and first moment of each.
+    """
+
+    fwhm: float
+    reach: int
+    table: FloatArray
+    slope: FloatArray
+    flux: FloatArray
+    moment: FloatArray
+
+    @property
+    def offset(self) -> FloatArray:
+        """Fine grid of distances from the centroid [pixel]."""
+        return np.linspace(-self.reach, self.reach, self.table.shape[1])
+
+
+@dataclass(frozen=True)
+class Lsf:
+    """LSF of unit flux and zero centroid, as a function of place on the chip.
+
+    The shape is ``sum_k terms[k](u, v) * shapes[k](distance)`` with terms 1, u, v, u^2, where u and
+    v are the place along and across the dispersion, from -1 to 1. It includes the pixel's width.
+
+    Parameters
+    ----------
+    basis : LsfBasis
+        Splines.
+    coefficients : ndarray, shape (n_term, n_spline)
+        The shapes.
+    """
+
+    basis: LsfBasis
+    coefficients: FloatArray
+
+    def evaluate(self, distance: FloatArray, terms: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Value and derivative of the LSF.
+
+        Parameters
+        ----------
+        distance : ndarray, shape (...)
+            Pixel centre minus line position [pixel].
+        terms : ndarray, shape (..., n_term)
+            See `place_terms`; broadcasts against ``distance``.
+
+        Returns
+        -------
+        value, slope : ndarray, shape (...)
+            Flux per pixel of a line of unit flux; its derivative by distance.
+        """
+        index, weight, inside = table_index(self.basis, distance)
+        value = np.zeros(distance.shape)
+        slope = np.zeros(distance.shape)
+        for k, row in enumerate(self.coefficients):
+            for total, table in ((value, row @ self.basis.table), (slope, row @ self.basis.slope)):
+                step = np.append(np.diff(table), 0.0)
+                total += terms[..., k] * (table[index] + weight * step[index])
+        return value * inside, slope * inside
+
+
+def place_terms(u: FloatArray, v: FloatArray) -> FloatArray:
+    """How shapes change over the chip: 1, u, v, u^2 (last axis) for places from -1 to 1."""
+    u, v = np.broadcast_arrays(u, v)
+    return np.stack([np.ones_like(u), u, v, u**2 - 1 / 3], axis=-1)
+
+
+def table_index(basis: LsfBasis, distance: FloatArray) -> tuple[np.ndarray, FloatArray, np.ndarray]:
+    """Index into the fine grid, fraction of the step to the next, and whether inside the reach."""
+    at = (distance + basis.reach) * _OVERSAMPLING
+    last = basis.table.shape[1] - 1
+    inside = (at >= 0) & (at <= last)
+    at = np.clip(at, 0, last - 1e-9)
+    index = at.astype(int)
+    return index, at - index, inside
+
+
+def lsf_basis(fwhm: float) -> LsfBasis:
+    """Build splines for lines of about this FWHM [pixel]: fine in the core, coarse in the wings."""
+    step = max(fwhm, 2.0) / 4.0
+    core = np.arange(-6, 7) * step
+    wing = 6 * step + np.cumsum(step * np.array([1.5, 2.0, 2.5, 3.0, 3.5, 4.5, 6.0]))
+    knots = np.concatenate([-wing[::-1], core, wing])
+    reach = int(np.ceil(wing[-1]))
+    knots[[0, -1]] = -reach, reach
+    outside = np.arange(1, 4)
+    full = np.concatenate([knots[0] - outside[::-1], knots, knots[-1] + outside])
+    offset = np.linspace(-reach, reach, 2 * reach * _OVERSAMPLING + 1)
+    # Splines that do not vanish at both ends are left out: the LSF is 0 there.
+    spline = BSpline(full, np.eye(full.size - 4)[:, 3:-3], 3)
+    table = spline(offset).T
+    slope = spline.derivative()(offset).T
+    return LsfBasis(
+        fwhm, reach, table, slope, table.sum(axis=1) / _OVERSAMPLING, table @ offset / _OVERSAMPLING
+    )
+
+
+def gaussian_lsf(basis: LsfBasis, fwhm: float) -> Lsf:
+    """First guess: the splines that come nearest to a Gaussian."""
+    target = np.exp(-4 * np.log(2) * (basis.offset / fwhm) ** 2)
+    shape, *_ = np.linalg.lstsq(basis.table.T, target, rcond=None)
+    coefficients = np.zeros((4, shape.size))
+    coefficients[0] = shape / (shape @ basis.flux)
+    return Lsf(basis, coefficients)
+
+
+def measure_fwhm(lsf: Lsf, terms: FloatArray) -> FloatArray:
+    """FWHM [pixel] of the LSF at places ``terms`` (..., n_term)."""
+    flat = terms.reshape(-1, terms.shape[-1])
+    shape = flat @ lsf.coefficients @ lsf.basis.table
+    half = shape.max(axis=1, keepdims=True) / 2
+    above = shape >= half
+    first = above.argmax(axis=1)
+    last = shape.shape[1] - 1 - above[:, ::-1].argmax(axis=1)
+    row = np.arange(len(shape))
+
+    def crossing(inner: np.ndarray, outer: np.ndarray) -> FloatArray:
+        high, low = shape[row, inner], shape[row, outer]
+        fraction: FloatArray = (high - half[:, 0]) / np.maximum(high - low, 1e-12)
+        return fraction
+
+    left = first - crossing(first, np.maximum(first - 1, 0))
+    right = last + crossing(last, np.minimum(last + 1, shape.shape[1] - 1))
+    return np.asarray(((right - left) / _OVERSAMPLING).reshape(terms.shape[:-1]))

@@ -1,0 +1,505 @@
+"""The rounds of the global fit: shape of lines, their positions, the dispersion, and again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d
+
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
+from kspecpipe.wavelength.dispersion import (
+    Dispersion,
+    DispersionPrior,
+    GroupError,
+    GroupFit,
+    absorb,
+    fit_dispersion,
+    learn_jitter,
+)
+from kspecpipe.wavelength.groups import (
+    Measurement,
+    explained_scatter,
+    local_residual,
+    measure_groups,
+    update_continuum,
+    update_response,
+)
+from kspecpipe.wavelength.linelist import LineList, StrArray
+from kspecpipe.wavelength.scene import (
+    Model,
+    Scene,
+    blend_groups,
+    lost_samples,
+    render,
+    sample_weights,
+)
+from kspecpipe.wavelength.shape import Freedom, fit_shared
+
+#: Common error that is expected of the groups in each round [pixel]; the last is a floor.
+_SCHEDULE = (0.5, 0.5, 0.15, 0.05, 0.02, 0.01, 0.005, 0.005)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Lines of the forward model: listed ones, their second orders, and unknown ones.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (n_line,)
+        Apparent wavelength in first order [Angstrom].
+    species : ndarray of str, shape (n_line,)
+        Lamp that shines it; empty for unknown lines.
+    intensity : ndarray, shape (n_line,)
+        Listed strength; NaN when unknown.
+    trusted : ndarray of bool, shape (n_line,)
+        True for listed lines in first order.
+    """
+
+    wavelength: FloatArray
+    species: StrArray
+    intensity: FloatArray
+    trusted: BoolArray
+
+    def add(self, wavelength: FloatArray) -> Components:
+        """Append unknown lines."""
+        count = len(wavelength)
+        return Components(
+            np.append(self.wavelength, wavelength),
+            np.append(self.species, np.full(count, "")),
+            np.append(self.intensity, np.full(count, np.nan)),
+            np.append(self.trusted, np.zeros(count, bool)),
+        )
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The blends as the dispersion model sees them.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (n_group,)
+        Wavelength that stands for each [Angstrom].
+    position, weight : ndarray, shape (nfib, n_group)
+        Measured position [pixel] and 1 / variance; weight 0 where not measured.
+    common : ndarray, shape (n_group,)
+        Error in common to all fibres [pixel].
+    snr : ndarray, shape (n_group,)
+        Flux over error, all rows together.
+    used : ndarray of bool, shape (n_group,)
+        True where the group takes part.
+    fit : GroupFit or None
+        What the last fit says of them.
+    correlated : ndarray, shape (n_group, n_group), or None
+        The part of the common errors that comes from the LSF and goes together [pixel^2].
+    """
+
+    wavelength: FloatArray
+    position: FloatArray
+    weight: FloatArray
+    common: FloatArray
+    snr: FloatArray
+    used: BoolArray
+    fit: GroupFit | None = None
+    correlated: FloatArray | None = None
+
+    @property
+    def held_out_sigma(self) -> FloatArray:
+        """Distance of each group from where the others put it, in its standard deviations."""
+        if self.fit is None:
+            return np.zeros(self.wavelength.size)
+        variance = self.fit.held_out_variance + self.common**2
+        return np.where(self.used, self.fit.held_out / np.sqrt(variance), 0.0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of the global fit after a round."""
+
+    model: Model
+    dispersion: Dispersion
+    prior: DispersionPrior
+    parts: Components
+    groups: Groups | None
+    measured: Measurement | None
+    common_floor: float
+    chi2: float
+
+
+@dataclass(frozen=True)
+class RoundOptions:
+    """How a round is made.
+
+    Parameters
+    ----------
+    fwhm : float
+        Typical FWHM of lines [pixel].
+    number : int
+        Which round, from 0.
+    last : bool
+        True in the rounds whose errors are reported.
+    rows : int
+        Rows that the common shape is fitted to.
+    min_snr : float
+        S/N of groups that take part.
+    """
+
+    fwhm: float
+    number: int
+    last: bool = False
+    rows: int = 24
+    min_snr: float = 8.0
+
+
+def components(lines: LineList, dispersion: Dispersion) -> Components:
+    """Lines that fall on the chip or just beside it, with second orders at twice the wavelength."""
+    wavelength = np.append(lines.wavelength, 2 * lines.wavelength)
+    listed = np.arange(wavelength.size) < len(lines)
+    half = dispersion.half
+    x = half + dispersion.base.offset(wavelength)
+    near = np.flatnonzero((x > -10) & (x < 2 * half + 10))
+    near = near[np.argsort(wavelength[near], kind="stable")]
+    strength = np.append(lines.intensity, np.full(len(lines), np.nan))
+    return Components(
+        wavelength[near], np.tile(lines.species, 2)[near], strength[near], listed[near]
+    )
+
+
+def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
+    """One round: lines' shape and strength, positions, dispersion.
+
+    Parameters
+    ----------
+    scene : Scene
+        Data.
+    state : Progress
+        Where the last round ended.
+    options : RoundOptions
+        Which round this is.
+
+    Returns
+    -------
+    Progress
+        The new state.
+    """
+    position = state.dispersion.position(state.parts.wavelength)[scene.fibre]
+    quiet = faint_flux(scene)
+    active = state.model.intensity > 8 * quiet
+    group = blend_groups(position.mean(axis=0), active, 1.3 * options.fwhm)
+    model = replace(state.model, group=group)
+    freedom = _freedom(state, model, quiet, position.mean(axis=0), options)
+    model, moved, correlated = _fit_shape(scene, model, position, freedom, options)
+    measured = measure_groups(scene, model, position, 1.6 * options.fwhm)
+    coherent = _coherent_residual(scene, model, position, measured)
+    chi2, floor = explained_scatter(scene, model, position, measured)
+    model = update_response(model, position, measured, state.dispersion.half)
+    model = update_continuum(scene, model, position, int(20 * options.fwhm) | 1)
+    model = replace(model, floor=floor if options.number > 1 else 0.02)
+    correlated = np.nan_to_num(correlated)
+    error = (
+        np.sqrt(np.diag(correlated))
+        + coherent
+        + _saturation_error(scene, model, position, options.fwhm)
+        + _blend_error(state.parts, model, position.mean(axis=0))
+    )
+    groups = replace(_gather(scene, state, model, measured, error, options), correlated=correlated)
+    parts = _move_unknown(state, moved)
+    state = replace(state, model=model, measured=measured, chi2=chi2, parts=parts)
+    return fit_positions(state, groups, scene, options)
+
+
+def fit_positions(state: Progress, groups: Groups, scene: Scene, options: RoundOptions) -> Progress:
+    """Fit the dispersion, leaving out groups that the others contradict, one after the other."""
+    floor = _SCHEDULE[min(options.number, len(_SCHEDULE) - 1)]
+    systematic = groups.common
+    most = groups.used.sum() // 2
+    crowding = _crowding(state)
+    for _ in range(int(most) + 4):
+        groups = replace(groups, common=np.hypot(systematic, floor))
+        error = GroupError(np.where(groups.used, groups.common, np.inf), groups.correlated)
+        dispersion, fit = fit_dispersion(
+            state.dispersion, groups.wavelength, groups.position, groups.weight, error, state.prior
+        )
+        groups = replace(groups, fit=fit)
+        z = np.maximum(np.abs(groups.held_out_sigma), _doubt(groups, fit, crowding, options))
+        worst = int(np.argmax(z)) if z.size else 0
+        if z.size and z[worst] > (3.5 if options.last else 4.5) and groups.used.sum() > 4:
+            groups = replace(groups, used=groups.used & (np.arange(z.size) != worst))
+            continue
+        if not options.last or groups.used.sum() < 3:
+            break
+        # The median: one contaminated faint line must not blunt the bright ones.
+        scatter = np.median(z[groups.used]) / 0.6745
+        new = float(np.clip(floor * scatter, 0.0015, 0.1))
+        if abs(new / floor - 1) < 0.1:
+            break
+        floor = new
+    if groups.used.sum() < 3:
+        return replace(state, groups=groups, common_floor=floor)
+    live = np.isin(np.arange(dispersion.nfib), scene.fibre)
+    prior = learn_jitter(dispersion, live, state.prior)
+    return replace(
+        state, dispersion=absorb(dispersion), prior=prior, groups=groups, common_floor=floor
+    )
+
+
+def _doubt(
+    groups: Groups, fit: GroupFit, crowding: FloatArray, options: RoundOptions
+) -> FloatArray:
+    """Above 4.5 for groups that might be other lines: nobody predicts them well enough to tell."""
+    if options.number < 2:
+        return np.zeros(crowding.size)
+    doubt = 4.5 * 3 * np.sqrt(fit.held_out_variance) / np.maximum(crowding, 0.1)
+    return np.where(groups.used, doubt, 0.0)
+
+
+def _crowding(state: Progress) -> FloatArray:
+    """Distance (n_group,) from each group's main line to the next that it could be [pixel]."""
+    model, parts = state.model, state.parts
+    x = state.dispersion.position(parts.wavelength)[state.dispersion.nfib // 2]
+    distance = np.abs(x[:, None] - x)
+    main = np.array(
+        [np.argmax(np.where(model.group == g, model.intensity, -1.0)) for g in range(model.n_group)]
+    )
+    # Lines of known strength have been told apart by the identification.
+    unsure = ~np.isfinite(parts.intensity[main])
+    rival = parts.trusted[None, :] & (distance[main] > 0.6) & unsure[:, None]
+    rival &= ~np.isfinite(parts.intensity) | (model.intensity > 0.2 * model.intensity[main, None])
+    return np.asarray(np.min(np.where(rival, distance[main], 1e3), axis=1))
+
+
+def faint_flux(scene: Scene) -> float:
+    """Return the error of a faint line's flux in a typical row when all rows are added."""
+    variance = float(np.median(scene.variance[scene.good])) if scene.good.any() else 1.0
+    return float(np.sqrt(5 * variance / max(len(scene.value), 1)))
+
+
+def _freedom(
+    state: Progress, model: Model, quiet: float, place: FloatArray, options: RoundOptions
+) -> Freedom:
+    """Say what the round may change: the shape first, then its variation."""
+    expected, sd = expected_intensity(state.parts, model, quiet, place)
+    return Freedom(
+        expected,
+        sd,
+        True,
+        0.3 if options.number >= 3 else 0.0,
+        0.5,
+        movers(state.parts, model),
+    )
+
+
+def _move_unknown(state: Progress, moved: FloatArray) -> Components:
+    """Put the unknown lines where the fit wants them, at most a pixel away."""
+    parts = state.parts
+    unknown = parts.species == ""
+    wavelength = parts.wavelength.copy()
+    base = state.dispersion.base
+    offset = base.offset(wavelength[unknown])
+    wavelength[unknown] = base.wavelength(offset + np.clip(moved, -1.0, 1.0))
+    return replace(parts, wavelength=wavelength)
+
+
+def _saturation_error(scene: Scene, model: Model, position: FloatArray, fwhm: float) -> FloatArray:
+    """Error (n_group,) of lines that are seen by their wings only [pixel]."""
+    lost = np.median(lost_samples(scene, position, 1.5 * fwhm), axis=0)
+    error = np.where(lost >= 2, 0.03 + 0.1 * (lost / fwhm) ** 2, 0.0)
+    worst = np.zeros(model.n_group)
+    np.maximum.at(worst, model.group, error * (model.intensity > 0))
+    return worst
+
+
+def movers(parts: Components, model: Model) -> IntArray:
+    """Give numbers to what moves together: each group, then each unknown line for itself."""
+    unknown = parts.species == ""
+    mover = model.group.copy()
+    mover[unknown] = model.n_group + np.arange(unknown.sum())
+    return mover
+
+
+def expected_intensity(
+    parts: Components, model: Model, quiet: float, place: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Strength of each line from its listed one and its lamp's brightness, and how sure that is.
+
+    Lines too close to be told apart share what is measured of them as the list says.
+    """
+    known = np.isfinite(parts.intensity)
+    listed = np.where(known, parts.intensity, 1.0)
+    ratio = np.where(known & (model.intensity > 5 * quiet), model.intensity / listed, np.nan)
+    factor = np.zeros(listed.size)
+    for name in np.unique(parts.species):
+        seen = ratio[(parts.species == name) & np.isfinite(ratio)]
+        if seen.size:
+            factor[parts.species == name] = np.median(seen)
+    expected = np.where(known, listed * factor, 0.0)
+    brightest = float(np.max(model.intensity, initial=0.0))
+    sd = np.where(known, 0.7 * expected + 20 * quiet, 100 * quiet + 0.05 * brightest)
+    cluster = blend_groups(place, known, 0.4 * model.lsf.basis.fwhm)
+    shared = np.bincount(cluster)[cluster] > 1
+    measured, wanted = (np.bincount(cluster, f)[cluster] for f in (model.intensity, expected))
+    shared &= wanted > 0
+    first = np.array([np.flatnonzero(cluster == c)[0] for c in range(cluster.max() + 1)])
+    mixed = parts.species != parts.species[first][cluster]
+    mixed = np.bincount(cluster, mixed)[cluster] > 0
+    tied = expected * measured / np.where(wanted > 0, wanted, 1.0)
+    expected = np.where(shared, tied, expected)
+    return expected, np.where(shared, np.where(mixed, 0.6, 0.25) * tied + quiet, sd)
+
+
+def _blend_error(parts: Components, model: Model, place: FloatArray) -> FloatArray:
+    """Displacement (n_group,) by errors of the split between lines that overlap [pixel]."""
+    count, fwhm = model.n_group, model.lsf.basis.fwhm
+    total = np.bincount(model.group, model.intensity, count)[model.group]
+    share = model.intensity / np.maximum(total, 1e-9)
+    mean = np.bincount(model.group, share * place, count)[model.group]
+    spread = np.sqrt(np.bincount(model.group, share * (place - mean) ** 2, count))
+    order = np.flatnonzero(share > 0.1)
+    order = order[np.lexsort((place[order], model.group[order]))]
+    step = np.diff(place[order])
+    step = np.where(np.diff(model.group[order]) == 0, step, np.inf)
+    closest = np.full(count, np.inf)
+    np.minimum.at(closest, model.group[order[1:]], step)
+    # Of lines whose strength is not listed, the split is less sure.
+    unknown = np.bincount(model.group, share * ~np.isfinite(parts.intensity), count) > 0.1
+    return np.where(unknown, 0.25, 0.1) * spread * np.exp(-((closest / (0.7 * fwhm)) ** 2))
+
+
+def _fit_shape(
+    scene: Scene, model: Model, position: FloatArray, freedom: Freedom, options: RoundOptions
+) -> tuple[Model, FloatArray, FloatArray]:
+    """Fit what rows share on some of them; return moves of unknown lines and common errors."""
+    chosen = np.arange(len(position))
+    if chosen.size > options.rows:
+        chosen = np.unique(np.linspace(0, chosen.size - 1, options.rows).astype(int))
+    part = scene.rows(chosen)
+    local = replace(model, response=model.response[chosen], continuum=model.continuum[chosen])
+    fitted, moved, covariance = fit_shared(part, local, position[chosen], freedom)
+    if options.number < 3:
+        fitted, moved, covariance = fit_shared(part, fitted, position[chosen], freedom)
+    photon = measure_groups(part, local, position[chosen], 1.6 * options.fwhm).variance
+    own = 1 / np.maximum(np.sum(1 / photon, axis=0), 1e-12)
+    fitted = replace(fitted, response=model.response, continuum=model.continuum)
+    value, vector = np.linalg.eigh(covariance[: own.size, : own.size] - np.diag(own))
+    common = (vector * np.maximum(value, 0.0)) @ vector.T
+    return fitted, moved[own.size :], common
+
+
+def _coherent_residual(
+    scene: Scene, model: Model, position: FloatArray, measured: Measurement
+) -> FloatArray:
+    """Displacement (n_group,) that what the model misses in all rows alike may cause [pixel]."""
+    drawn = render(scene, model, position)
+    weight = sample_weights(scene, model, drawn)
+    residual = local_residual(scene, model, drawn, measured)
+    fwhm = model.lsf.basis.fwhm
+    at = drawn.pixel
+    rows = np.arange(len(at))[:, None, None]
+    window = np.abs(at - position[..., None]) < 1.2 * fwhm
+    w = weight[rows, at] * window
+    missed = np.sum(w * drawn.unit * residual[rows, at], axis=0)
+    power = np.sum(w * drawn.unit**2, axis=0)
+    noise = np.sum(w**2 * drawn.unit**2 * scene.variance[rows, at], axis=0)
+    excess = np.sum(np.maximum(missed**2 - noise, 0.0), axis=-1)
+    # Relative to the line itself: rms of the missed shape over the shape.
+    shape = np.sum((power * model.intensity[:, None]) ** 2, axis=-1)
+    count = model.n_group
+    ratio = np.bincount(model.group, excess, count) / np.maximum(
+        np.bincount(model.group, shape, count), 1e-30
+    )
+    return 0.4 * fwhm * np.sqrt(np.minimum(ratio, 1.0))
+
+
+def _gather(
+    scene: Scene,
+    state: Progress,
+    model: Model,
+    measured: Measurement,
+    common: FloatArray,
+    options: RoundOptions,
+) -> Groups:
+    """Turn the rows' displacements into positions per fibre, exposures joined."""
+    parts, count, nfib = state.parts, model.n_group, state.dispersion.nfib
+    flux = model.intensity + 1e-9
+    total = np.bincount(model.group, flux, count)
+    wavelength = np.bincount(model.group, flux * parts.wavelength, count) / total
+    foreign = np.bincount(model.group, flux * ~parts.trusted, count) / total
+    nominal = state.dispersion.position(wavelength)
+    taken = (np.abs(measured.offset) < 2.5) & (measured.snr > 4) & (measured.core < 0.98)
+    per_row = np.where(taken, 1 / measured.variance, 0.0)
+    weight, pull = np.zeros((nfib, count)), np.zeros((nfib, count))
+    np.add.at(weight, scene.fibre, per_row)
+    np.add.at(pull, scene.fibre, per_row * np.where(taken, measured.offset, 0.0))
+    position = nominal + pull / np.maximum(weight, 1e-30)
+    middle = nominal[nfib // 2]
+    inside = (middle > 0.6 * options.fwhm) & (middle < scene.nx - 1 - 0.6 * options.fwhm)
+    snr = np.sqrt(np.sum(measured.snr**2, axis=0))
+    used = inside & (snr > options.min_snr) & (foreign < 0.2) & (weight > 0).any(axis=0)
+    if options.last:
+        used &= common < _sharpness(common[used])
+    inflate = max(state.chi2, 1.0) if np.isfinite(state.chi2) else 1.0
+    return Groups(wavelength, position, weight / inflate, common, snr, used)
+
+
+def add_unknown(scene: Scene, state: Progress, options: RoundOptions) -> tuple[Scene, Progress]:
+    """Give the peaks that no line explains a component of their own."""
+    position = state.dispersion.position(state.parts.wavelength)[scene.fibre]
+    drawn = render(scene, state.model, position)
+    x = np.arange(scene.nx, dtype=float)
+    middle = state.dispersion.nfib // 2
+    reference = state.dispersion.wavelength(x)[middle]
+    there = state.dispersion.position(reference)[scene.fibre]
+
+    def stack(rows: FloatArray) -> FloatArray:
+        return np.asarray(
+            np.sum([np.interp(at, x, row) for at, row in zip(there, rows, strict=True)], axis=0)
+        )
+
+    residual = np.where(scene.good, scene.value - state.model.continuum - drawn.lines, 0.0)
+    smooth = gaussian_filter1d(stack(residual), 1.2)
+    noise = np.sqrt(gaussian_filter1d(stack(scene.variance), 1.2) / 4.3)
+    model = stack(drawn.lines)
+    # A real line is a maximum of the data too, unless it is a good part of what is there.
+    data = gaussian_filter1d(model, 1.2) + smooth
+    alone = maximum_filter1d((maximum_filter1d(data, 5) == data).astype(float), 3) > 0
+    peak = (maximum_filter1d(smooth, 5) == smooth) & (smooth > 8 * noise)
+    peak &= (alone & (smooth > 0.05 * model)) | (smooth > 0.25 * model)
+    own = state.dispersion.position(state.parts.wavelength)[middle]
+    bright = state.model.intensity > 0.3 * faint_flux(scene)
+    if bright.any():
+        peak &= np.min(np.abs(x[:, None] - own[bright]), axis=1) > 0.35 * options.fwhm
+    peak[:3] = peak[-3:] = False
+    lost = maximum_filter1d(stack((~scene.good).astype(float)), int(6 * options.fwhm) | 1)
+    peak &= lost < 1.5
+    found = reference[peak]
+    if not found.size:
+        return scene, state
+    flux = smooth[peak] * 1.2 * options.fwhm / len(scene.value)
+    model_state = replace(
+        state.model,
+        intensity=np.append(state.model.intensity, flux),
+        response=np.append(state.model.response, _row_response(state.model, found.size), axis=1),
+        group=np.append(state.model.group, np.full(found.size, state.model.n_group - 1)),
+    )
+    seen = np.append(scene.seen, np.ones((len(scene.seen), found.size), bool), axis=1)
+    return replace(scene, seen=seen), replace(
+        state, parts=state.parts.add(found), model=model_state
+    )
+
+
+def _row_response(model: Model, count: int) -> FloatArray:
+    """Typical response of each row, for lines that are new."""
+    return np.repeat(np.median(model.response, axis=1)[:, None], count, axis=1)
+
+
+def _sharpness(common: FloatArray) -> float:
+    """Largest common error of groups that are used: small, if enough of them remain."""
+    enough = [limit for limit in (0.2, 0.4, 0.8) if np.sum(common < limit) >= 7]
+    return enough[0] if enough else np.inf
+
+
+def residual_rows(groups: Groups, group: IntArray) -> FloatArray:
+    """Observed minus fitted position of lines through their groups (n_line,) [pixel]."""
+    if groups.fit is None:
+        return np.zeros(group.size)
+    return groups.fit.offset[group]

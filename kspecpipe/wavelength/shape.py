@@ -1,0 +1,237 @@
+"""What all rows of an arc share: line strengths, the LSF, and where blends lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.interpolate import BSpline
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array, hstack
+
+from kspecpipe.signal import FloatArray, IntArray
+from kspecpipe.wavelength.lsf import gaussian_lsf, place_terms, table_index
+from kspecpipe.wavelength.scene import (
+    Model,
+    Rendering,
+    Scene,
+    lost_cores,
+    render,
+    sample_weights,
+)
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """Which shared parts of the model are free, and what is known of them.
+
+    Parameters
+    ----------
+    expected, expected_sd : ndarray, shape (n_line,)
+        Expected intensity [electron].
+    shape : bool
+        Free the LSF's mean shape and the groups' displacements.
+    variation : float
+        Expected relative change of the LSF over the chip; 0 keeps it constant.
+    displacement : float
+        Expected displacement of groups [pixel].
+    mover : ndarray of int, shape (n_line,)
+        Which lines are displaced together: those of a group, unknown lines each alone.
+    """
+
+    expected: FloatArray
+    expected_sd: FloatArray
+    shape: bool
+    variation: float
+    displacement: float
+    mover: IntArray
+
+
+def fit_shared(
+    scene: Scene, model: Model, position: FloatArray, freedom: Freedom
+) -> tuple[Model, FloatArray, FloatArray]:
+    """One Gauss-Newton step of what all rows share.
+
+    Free are the intensities, a correction of the continuum, and as ``freedom`` says the LSF with
+    its variation and the displacements.
+
+    Parameters
+    ----------
+    scene, model : Scene, Model
+        Data and start.
+    position : ndarray, shape (n_row, n_line)
+        Where the lines are [pixel].
+    freedom : Freedom
+        What is free.
+
+    Returns
+    -------
+    Model
+        With new intensities, LSF and continuum.
+    displacement : ndarray, shape (n_mover,)
+        Displacement of what moves together [pixel].
+    covariance : ndarray, shape (n_mover, n_mover)
+        Their covariance [pixel^2], which includes that of blends and LSF.
+    """
+    drawn = render(scene, model, position)
+    weight = sample_weights(scene, model, drawn).ravel()
+    residual = (scene.value - model.continuum - drawn.lines).ravel()
+    n_line, n_mover = model.intensity.size, _count(freedom)
+    level = np.median(model.response, axis=1)
+    smooth = _continuum_columns(scene, level, model.lsf.basis.reach)
+    sparse = [_scatter(drawn.pixel, drawn.unit, np.arange(n_line), n_line, scene.nx), smooth]
+    if freedom.shape:
+        sparse.append(_scatter(drawn.pixel, drawn.slope, freedom.mover, n_mover, scene.nx))
+    left = hstack(sparse, format="csr")
+    right = _shape_columns(scene, model, drawn, position, freedom)
+    prior = _prior(model, freedom, smooth.shape[1])
+    solution, covariance = _solve(left, right, weight, residual, prior, model.intensity)
+    intensity = np.maximum(model.intensity + solution[:n_line], 0.0)
+    correction = smooth @ solution[n_line : n_line + smooth.shape[1]]
+    moved = slice(n_line + smooth.shape[1], left.shape[1])
+    change = solution[left.shape[1] :].reshape(-1, model.lsf.coefficients.shape[1])
+    coefficients = model.lsf.coefficients.copy()
+    coefficients[: len(change)] += change
+    fitted = replace(
+        model,
+        intensity=intensity,
+        lsf=replace(model.lsf, coefficients=coefficients),
+        continuum=model.continuum + correction.reshape(model.continuum.shape),
+    )
+    return fitted, solution[moved], covariance[moved, moved]
+
+
+def _count(freedom: Freedom) -> int:
+    """Count the displacements."""
+    return int(np.max(freedom.mover, initial=-1)) + 1
+
+
+def _scatter(
+    pixel: IntArray, value: FloatArray, column: IntArray, n_column: int, nx: int
+) -> csr_array:
+    """Sparse matrix (n_row * nx, n_column) of windows; windows of one column add."""
+    row = np.arange(len(pixel))[:, None, None] * nx + pixel
+    columns = np.broadcast_to(column[None, :, None], pixel.shape)
+    shape = (len(pixel) * nx, n_column)
+    return csr_array((value.ravel(), (row.ravel(), columns.ravel())), shape=shape)
+
+
+def _continuum_columns(scene: Scene, level: FloatArray, reach: int) -> csr_array:
+    """Cubic splines along x, in every row as bright as its fibre."""
+    count = max(2, round(scene.nx / (5.0 * reach)))
+    inner = np.linspace(0, scene.nx - 1, count + 1)
+    knots = np.concatenate([np.repeat(inner[0], 3), inner, np.repeat(inner[-1], 3)])
+    block = BSpline.design_matrix(np.arange(float(scene.nx)), knots, 3)
+    return csr_array(np.kron(level[:, None], block.toarray()))
+
+
+def _shape_columns(
+    scene: Scene, model: Model, drawn: Rendering, position: FloatArray, freedom: Freedom
+) -> FloatArray:
+    """Dense columns (n_row * nx, n_term * n_spline): the LSF's splines in every sample."""
+    basis = model.lsf.basis
+    n_term = 0 if not freedom.shape else (4 if freedom.variation > 0 else 1)
+    n_spline = len(basis.table)
+    columns = np.zeros((*scene.value.shape, n_term, n_spline))
+    if n_term == 0:
+        return columns.reshape(scene.value.size, 0)
+    terms = place_terms(position / ((scene.nx - 1) / 2) - 1, scene.place[:, None])[..., :n_term]
+    # The strength of a line without core is a guess: it must not bend the shape.
+    whole = ~lost_cores(scene, position, basis.fwhm)
+    scale = model.response * scene.seen[scene.exposure] * model.intensity * whole
+    rows = np.arange(len(position))[:, None]
+    table = np.ascontiguousarray(basis.table.T)
+    bright = np.flatnonzero(model.intensity > 0.003 * np.max(model.intensity))
+    for line in bright:
+        pixel = drawn.pixel[:, line]
+        index, fraction, inside = table_index(basis, pixel - position[:, line, None])
+        shape = table[index] + fraction[..., None] * (table[index + 1] - table[index])
+        amplitude = (scale[:, line, None] * inside)[..., None, None]
+        columns[rows, pixel] += amplitude * terms[:, line, None, :, None] * shape[:, :, None, :]
+    return columns.reshape(scene.value.size, n_term * n_spline)
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """Prior of the shared parameters as extra rows: precision matrix and right side."""
+
+    precision: FloatArray
+    pull: FloatArray
+
+
+def _prior(model: Model, freedom: Freedom, n_smooth: int) -> _Prior:
+    """State what is known of intensities, continuum, displacements and LSF before the fit."""
+    n_line = model.intensity.size
+    n_group = _count(freedom) if freedom.shape else 0
+    n_term = 0 if not freedom.shape else (4 if freedom.variation > 0 else 1)
+    basis = model.lsf.basis
+    n_spline = len(basis.table)
+    size = n_line + n_smooth + n_group + n_term * n_spline
+    precision, pull = np.zeros((size, size)), np.zeros(size)
+    precise = 1 / np.maximum(freedom.expected_sd, 1e-6) ** 2
+    at = np.arange(n_line)
+    precision[at, at] = precise
+    pull[:n_line] = precise * (freedom.expected - model.intensity)
+    at = np.arange(n_line, n_line + n_smooth)
+    precision[at, at] = 1e-6
+    at = np.arange(n_line + n_smooth, n_line + n_smooth + n_group)
+    precision[at, at] = 1 / freedom.displacement**2
+    for term in range(n_term):
+        first = n_line + n_smooth + n_group + term * n_spline
+        block = slice(first, first + n_spline)
+        now = model.lsf.coefficients[term]
+        centre, sd = _shape_prior(model, term, freedom.variation)
+        # Unit flux and zero centroid, to a precision that no data can overrule.
+        inner = np.diag(1 / sd**2)
+        pull[block] += (centre - now) / sd**2
+        for moment, wanted in ((basis.flux, float(term == 0)), (basis.moment, 0.0)):
+            inner += np.outer(moment, moment) * 1e12
+            pull[block] += moment * (wanted - moment @ now) * 1e12
+        precision[block, block] += inner
+    return _Prior(precision, pull)
+
+
+def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray, FloatArray]:
+    """Expect of a term of the LSF: a Gaussian with wings that fade; value and spread."""
+    basis, shape = model.lsf.basis, model.lsf.coefficients[0]
+    distance = np.abs(basis.moment / basis.flux) / basis.fwhm
+    if term > 0:
+        # Wings change in proportion: free ones would trade a far wing against the centroid.
+        spread = np.abs(shape) + 0.02 * np.max(shape) * np.exp(-2 * distance)
+        return np.zeros(shape.size), variation * spread
+    centre = gaussian_lsf(basis, basis.fwhm).coefficients[0]
+    spread = 0.35 * np.exp(-0.5 * distance**2) + 0.03 * np.exp(-distance)
+    return centre, spread * np.max(centre)
+
+
+def _solve(
+    left: csr_array,
+    right: FloatArray,
+    weight: FloatArray,
+    residual: FloatArray,
+    prior: _Prior,
+    intensity: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Solve the weighted normal equations with a prior; intensities stay positive."""
+    weighted = right * weight[:, None]
+    scaled = csr_array(left.multiply(weight[:, None]))
+    cross = left.T @ weighted
+    normal = np.block([[(left.T @ scaled).toarray(), cross], [cross.T, right.T @ weighted]])
+    normal += prior.precision
+    pull = np.concatenate([scaled.T @ residual, weighted.T @ residual]) + prior.pull
+    scale = 1 / np.sqrt(np.diag(normal))
+    normal = normal * np.outer(scale, scale)
+    pull = pull * scale
+    dark = np.zeros(scale.size, bool)
+    for _ in range(5):
+        # A line that would become negative is held at 0, and the others are solved again.
+        held = np.where(dark, 1e8, 1e-12)
+        wanted = np.zeros(scale.size)
+        wanted[: intensity.size] = -intensity / scale[: intensity.size]
+        factor = cho_factor(normal + np.diag(held))
+        solution = cho_solve(factor, pull + np.where(dark, 1e8 * wanted, 0.0)) * scale
+        negative = solution[: intensity.size] < -intensity - 1e-6 * np.max(intensity)
+        if not np.any(negative & ~dark[: intensity.size]):
+            break
+        dark[: intensity.size] |= negative
+    return solution, cho_solve(factor, np.diag(scale)) * scale[:, None]

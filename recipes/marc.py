@@ -1,0 +1,171 @@
+"""Wavelength calibration: the air wavelength of every pixel of every fibre, from arc lamps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from kspecpipe import fibres
+from kspecpipe.base_recipe import BaseRecipe
+from kspecpipe.declare import (
+    Declared,
+    calibration,
+    metric,
+    parameter,
+    product,
+    raw,
+    static,
+    user_file,
+)
+from kspecpipe.exposure import (
+    ExposureOptions,
+    ExtractedExposure,
+    extract_exposure,
+)
+from kspecpipe.extraction.solve import ExtractionOptions
+from kspecpipe.frame import FrameStack
+from kspecpipe.preprocess import DetectorCalibrations, Masters, calibrate_frame
+from kspecpipe.signal import DQ, Signal
+from kspecpipe.spectra import FibreFlat, TramlineMap, WaveSolution
+from kspecpipe.wavelength.linelist import LineList
+from kspecpipe.wavelength.solve import ArcSpectra, solve_arcs
+from kspecpipe.wavelength.solve import WaveSolution as SolvedArcs
+
+
+class MArc(BaseRecipe):
+    """Identify arc lines and fit the dispersion of all fibres together.
+
+    Every arc exposure is extracted with the traces of the flat, moved by the shift that its own
+    light shows. The lines are identified with the list of the lamps, free in zero point and scale,
+    and the identification must stand out from all others. The empirical line shape, skewed as it
+    is, gives line positions; grating equation, camera distortion and slit shape give every pixel
+    its wavelength and its error. Without a trustworthy solution there is no product.
+    """
+
+    name = "marc"
+
+    class Inputs(DetectorCalibrations):
+        arcs: FrameStack = raw(
+            "ARC",
+            at_least=1,
+            recommended=2,
+            match=("shape", "mode", "readmode"),
+            doc="arc exposures of one mode",
+        )
+        traces: TramlineMap = calibration(
+            "TRAMLINE_MAP", match=("shape",), doc="traces, profile and status of the fibres"
+        )
+        fibre_flat: FibreFlat | None = calibration(
+            "FIBRE_FLAT", default=None, match=("shape", "mode"), doc="response of the fibres"
+        )
+        earlier: WaveSolution | None = calibration(
+            "WAVE_SOLUTION", default=None, match=("shape", "mode"), doc="an earlier solution"
+        )
+        arc_lines: LineList | None = user_file(
+            "ARC_LINES", default=None, doc="line list in place of the shipped one"
+        )
+        shipped_lines: LineList = static("arc_lines", doc="lines of the lamps of the instrument")
+
+    class Parameters(Declared):
+        subtract_background: bool = parameter(True, doc="subtract scattered light")
+        reject_sigma: float = parameter(
+            0.0, unit="sigma", at_least=0, doc="cosmic-ray limit against the profile; 0: none"
+        )
+
+    class Products(Declared):
+        solution: WaveSolution = product("WAVE_SOLUTION", tech="MOS", doc="wavelengths and LSF")
+
+    class Metrics(Declared):
+        identified: int = metric("LINES IDENTIFIED", doc="peaks of the stacked arc identified")
+        used: int = metric("LINES USED", doc="lines or blends used in the fit")
+        rms: float = metric("WAVE RMS", unit="pixel", doc="scatter of the lines about the fit")
+        held_out: float = metric(
+            "WAVE HELD OUT", unit="pixel", doc="distance of lines left out from their prediction"
+        )
+        margin: float = metric("WAVE MARGIN", doc="lead of the identification over the next-best")
+        coverage: float = metric("WAVE COVERAGE", doc="fraction of the chip between used lines")
+        lsf: float = metric("LSF FWHM", unit="pixel", doc="median width of the lines")
+        shift: list[float] = metric(
+            "TRACE SHIFT", unit="pixel", scope="exposure", doc="traces, arc minus flat"
+        )
+        lamps_off: int = metric("LAMPS OFF", doc="lamps of which no line was found")
+
+    def qualifier(self, inputs: Any) -> str:
+        """Keep solutions of single lamps apart."""
+        lamps = {info.keywords.get("lamp") for info in inputs.arcs.infos}
+        return str(lamps.pop() or "") if len(lamps) == 1 else ""
+
+    def run(self, inputs: Any, parameters: Any) -> tuple[Products, Metrics]:
+        """Extract the arcs, identify their lines, and fit the dispersion."""
+        exposures = self._extract(inputs, parameters)
+        table = inputs.traces.fibres
+        arcs = [
+            ArcSpectra(
+                exposure.extraction.spectra,
+                self.setup.species(frame.info.keywords.get("lamp")),
+                max(frame.info.exptime, 1e-3),
+            )
+            for exposure, frame in zip(exposures, inputs.arcs, strict=True)
+        ]
+        prediction = self.setup.prediction(inputs.arcs.infos[0], inputs.arcs.shape[2])
+        lines = inputs.arc_lines or inputs.shipped_lines
+        solved = solve_arcs(arcs, lines, prediction, fibres.live(table))
+        found: dict[str, Any] = solved.diagnostics
+        self.log.info(
+            "%s lines used, rms %.4f pixel, margin %.2f",
+            found["n_used"],
+            found["rms"],
+            solved.margin,
+        )
+        product = self._product(solved, table, [arc.spectra for arc in arcs])
+        step = np.gradient(solved.wavelength, axis=1)
+        metrics = self.Metrics(
+            identified=found["n_identified"],
+            used=found["n_used"],
+            rms=found["rms"],
+            held_out=found["held_out"],
+            margin=solved.margin,
+            coverage=found["coverage"],
+            lsf=float(np.nanmedian(solved.lsf / step)),
+            shift=[exposure.shift.shift for exposure in exposures],
+            lamps_off=len(found["lamps_off"]),
+        )
+        return self.Products(solution=product), metrics
+
+    def _extract(self, inputs: Any, parameters: Any) -> list[ExtractedExposure]:
+        layout = self.setup.fibre_layout(inputs.arcs.infos[0], inputs.arcs.shape[1:])
+        masters = Masters.of(inputs, inputs.arcs, layout.rows_without_light)
+        options = ExposureOptions(
+            ExtractionOptions(
+                prnu=0.0 if inputs.pixel_flat else inputs.arcs.readout.prnu,
+                reject_sigma=parameters.reject_sigma,
+            ),
+            search_cosmics=False,  # lines are as sharp as cosmic rays; the profile tells them apart
+            subtract_background=parameters.subtract_background,
+        )
+        exposures = []
+        for frame in inputs.arcs:
+            image = calibrate_frame(frame, masters)
+            exposures.append(extract_exposure(image, inputs.traces, layout, options))
+            self.log.info("%s: trace shift %.3f pixel", frame.info.name, exposures[-1].shift.shift)
+        return exposures
+
+    def _product(self, solved: SolvedArcs, table: Table, spectra: list[Signal]) -> WaveSolution:
+        dead = np.broadcast_to(~fibres.live(table)[:, None], solved.wavelength.shape)
+        wavelength = Signal.of(solved.wavelength, solved.error**2).flag(dead, DQ.EXTRAPOLATED)
+        lines = Table(solved.lines)
+        lines["fibre"] = np.asarray(table["FIBRE_ID"])[np.asarray(lines["fibre"], dtype=int)]
+        shifts = Table({"FIBRE_ID": table["FIBRE_ID"], "SHIFT": solved.shifts})
+        return WaveSolution(
+            wavelength=wavelength,
+            error=solved.error,
+            lsf=solved.lsf,
+            lsf_shape=solved.lsf_shape.coefficients,
+            lsf_basis={"LSFFWHM": solved.lsf_shape.basis.fwhm},
+            lines=lines,
+            shifts=shifts,
+            arc=np.sum([np.where(s.good, s.value, 0.0) for s in spectra], axis=0),
+            fibres=table,
+        )

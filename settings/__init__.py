@@ -1,0 +1,1 @@
+"""Instrument and mode settings: one YAML file each, read as package data."""

@@ -1,0 +1,1 @@
+"""Line lists and other static calibrations, each with its source, read as package data."""

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+
+from kspecpipe.errors import RecipeError
+from kspecpipe.extraction.flats import exposure_levels, fibre_light, low_sensitivity_pixels
+from kspecpipe.extraction.lamps import stitch_lamps
+from kspecpipe.extraction.solve import extract_fibres, model_image
+from kspecpipe.signal import DQ, Signal
+
+
+def test_levels_follow_fibre_light_not_background(frames, bench, measured):
+    rng = np.random.default_rng(1)
+    light = frames.lamp(bench)
+    scales, pedestals = np.array([1.0, 0.7, 1.4]), [0.0, 900.0, 0.0]
+    planes = [
+        bench.expose(s * light, rng, background=p) for s, p in zip(scales, pedestals, strict=True)
+    ]
+    planes = [
+        Signal(plane.value - p, plane.variance, plane.dq)
+        for plane, p in zip(planes, pedestals, strict=True)
+    ]
+    first = exposure_levels(planes, measured[1])
+    normal = [plane.value / level for plane, level in zip(planes, first, strict=True)]
+    second = exposure_levels(planes, measured[1], master=Signal.of(np.mean(normal, axis=0)))
+    np.testing.assert_allclose(second / second[0], scales, rtol=1e-3)
+
+
+def test_the_second_stage_is_the_better_one(frames, bench, measured):
+    rng = np.random.default_rng(2)
+    light = frames.lamp(bench)
+    one, two = bench.expose(light, rng), bench.expose(light, rng)
+    hidden = np.zeros(two.shape, dtype=bool)
+    hidden[:, 150:250] = True  # the brightest columns of one flat are masked
+    two = Signal.of(two.value, two.variance, hidden * int(DQ.BAD))
+    first = exposure_levels([one, two], measured[1])
+    second = exposure_levels([one, two], measured[1], master=bench.exact(light))
+    assert abs(second[1] / second[0] - 1) < 1e-3 < abs(first[1] / first[0] - 1)
+
+
+def test_flats_without_light_are_named(frames, bench, measured):
+    rng = np.random.default_rng(3)
+    dark = Signal.of(np.full((bench.n_row, bench.n_x), -1.0), 1.0)
+    with pytest.raises(RecipeError, match=r"1 of 2 flats \(first: \[1\]\)"):
+        exposure_levels([bench.expose(frames.lamp(bench), rng), dark], measured[1])
+    masked = Signal.of(dark.value, 1.0, int(DQ.BAD))
+    with pytest.raises(RecipeError, match="no usable pixel"):
+        fibre_light(masked, measured[1])
+    with pytest.raises(ValueError, match="differ in shape"):
+        fibre_light(dark, measured[1], master=dark.select(slice(0, 10)))
+
+
+def test_dull_pixels_are_found_and_only_they(frames, bench):
+    rng = np.random.default_rng(4)
+    frame = bench.expose(frames.lamp(bench), rng)
+    value = frame.value * rng.normal(1, 0.005, frame.shape)
+    window, weights = bench.windows(12)
+    fibre, column = np.arange(8), np.arange(20, 400, 48)[:8]
+    row = np.round(bench.y[fibre, column]).astype(int)
+    value[row, column] *= 0.7
+    frame = Signal(value, frame.variance, frame.dq)
+    spectra = extract_fibres(frame, window, weights).spectra
+    model = model_image(spectra, window, weights, bench.n_row)
+    low = low_sensitivity_pixels(frame, model)
+    assert low[row, column].all()
+    assert low.sum() <= 8 + 2
+    with pytest.raises(ValueError, match="differ in shape"):
+        low_sensitivity_pixels(frame, model[:10])
+
+
+def two_lamps(rng):
+    x = np.arange(800)
+    blue = 5e3 * np.exp(-0.5 * ((x - 150) / 130) ** 2)
+    red = 2e4 * np.exp(-0.5 * ((x - 600) / 200) ** 2)
+    throughput = np.array([0.8, 1.0, 1.2])[:, None]
+    return [
+        Signal.of(
+            throughput * lamp + np.sqrt(throughput * lamp + 50) * rng.standard_normal((3, 800)),
+            throughput * lamp + 50,
+        )
+        for lamp in (blue, red)
+    ]
+
+
+def test_lamps_are_joined_where_both_shine():
+    blue, red = two_lamps(np.random.default_rng(5))
+    red = red.flag(np.arange(800)[None] == 700 + np.zeros((3, 1), int), DQ.HOT)
+    found = stitch_lamps([red, blue])
+    (joint,) = found.crossovers
+    assert 200 < joint < 450
+    assert (found.lamp[:joint] == 1).all()
+    assert (found.lamp[joint:] == 0).all()
+    assert found.scales[0] == 1.0
+    np.testing.assert_array_equal(found.spectra.value[:, joint:], red.value[:, joint:])
+    np.testing.assert_allclose(
+        found.spectra.variance[:, :joint], blue.variance[:, :joint] * found.scales[1] ** 2
+    )
+    assert (found.spectra.dq[:, 700] == DQ.HOT).all()
+    left, right = (found.spectra.value[:, joint + a : joint + a + 8].mean() for a in (-8, 0))
+    assert abs(left / right - 1) < 0.25
+
+
+def test_a_single_lamp_is_itself():
+    blue, _ = two_lamps(np.random.default_rng(6))
+    found = stitch_lamps([blue])
+    np.testing.assert_array_equal(found.spectra.value, blue.value)
+    assert found.crossovers == ()
+
+
+def test_lamps_without_common_light_cannot_be_joined():
+    blue, red = two_lamps(np.random.default_rng(7))
+    with pytest.raises(RecipeError, match="no column in common"):
+        stitch_lamps([blue, red], min_snr=1e4)
+    with pytest.raises(ValueError, match="shapes"):
+        stitch_lamps([])

@@ -1,0 +1,94 @@
+"""Pictures: each product has one, whatever its content."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from kspecpipe import plots
+from kspecpipe.fibres import fibre_table
+from kspecpipe.product import Product
+from kspecpipe.signal import DQ, Signal
+
+NFIB, NX = 5, 40
+HEADER = {"INSTRUME": "TINY", "INSMODE": "blue", "DATE-OBS": "2026-01-29T20:00:00", "OBJECT": "x"}
+CARDS = {
+    "CTYPE1": "AWAV",
+    "CUNIT1": "Angstrom",
+    "CRVAL1": 5000.0,
+    "CDELT1": 2.0,
+    "CRPIX1": 1.0,
+}
+SHAPES = {"profile": (NFIB, 4, 11), "blaze": (NX,), "glow": (1, NFIB, NX)}
+
+
+def tables(name: str) -> Table:
+    if name == "fibres":
+        table = fibre_table(range(1, NFIB + 1), ["OK", "OK", "LOW", "DEAD", "OK"])
+        table["THROUGHPUT"] = [1.0, 0.9, 0.3, np.nan, 1.1]
+        table["TYPE"] = ["P", "S", "C", "P", "P"]
+        return table
+    rng = np.random.default_rng(2)
+    columns = ("x", "fibre", "y", "wavelength", "residual", "x_err", "shift", "row", "level")
+    table = Table({column: rng.uniform(1, 30, 20) for column in columns})
+    table["species"] = ["Ne"] * 20
+    table["used"] = rng.uniform(size=20) > 0.3
+    return table
+
+
+def product_of(catg: str, fill: str) -> Product:
+    """Return a product filled with noise or NaN."""
+    rng = np.random.default_rng(1)
+
+    def array(shape):
+        return rng.normal(100, 5, shape) if fill == "noise" else np.full(shape, np.nan)
+
+    cls = Product.known[catg]
+    parts = {}
+    for name, spec in cls.hdus().items():
+        shape = SHAPES.get(name, (NFIB, NX))
+        if spec.kind == "cards":
+            parts[name] = {key: CARDS.get(key, 1.0) for key in spec.keys}
+        elif spec.kind == "table":
+            parts[name] = tables(name)
+        elif spec.kind == "signal":
+            dq = np.full(shape, DQ.NO_DATA if fill == "nan" else 0)
+            parts[name] = Signal.of(array(shape), 1.0, dq)
+        elif spec.dtype == "u2":
+            parts[name] = (rng.integers(0, 16, shape) * (fill == "noise")).astype(np.uint16)
+        else:
+            parts[name] = array(shape)
+    return cls(header=HEADER, **parts)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:(All-NaN|Mean of empty|Degrees of freedom|No artists|Data has no pos)"
+)
+@pytest.mark.parametrize("fill", ["noise", "nan"])
+@pytest.mark.parametrize("catg", sorted(plots._PAINTERS))
+def test_each_product_is_drawn_with_axes_that_say_what_they_show(catg, fill):
+    figure = plots.draw(product_of(catg, fill))
+    assert figure is not None
+    FigureCanvasAgg(figure).draw()  # tick labels and layout meet the content here
+    drawn = [axis for axis in figure.axes if axis.has_data()]
+    assert drawn or fill != "noise"
+    for axis in drawn:
+        assert axis.get_xlabel() or axis.get_ylabel() or axis.get_label() == "<colorbar>"
+    assert catg in figure.get_suptitle()
+
+
+def test_every_product_has_a_picture():
+    assert set(plots._PAINTERS) <= set(Product.known)
+    missing = set(Product.known) - set(plots._PAINTERS)
+    assert all(plots.draw(product_of(catg, "noise")) is None for catg in missing)
+
+
+def test_pictures_go_to_files_of_any_type_and_to_streams(tmp_path):
+    figure = plots.draw(product_of("MASTER_BIAS", "noise"))
+    stream = BytesIO()
+    plots.save(figure, stream)
+    assert stream.getvalue().startswith(b"\x89PNG")
+    plots.save(figure, tmp_path / "a.pdf")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")

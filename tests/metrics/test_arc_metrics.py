@@ -1,0 +1,64 @@
+"""Faults of arc exposures that the metrics of marc are there for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+def darken(first: int, last: int) -> Any:
+    """Let no light fall on some columns."""
+
+    def edit(scene: Any) -> None:
+        x = np.arange(scene.adu.shape[2])
+        scene.dim(np.where((x >= first) & (x < last), 0.0, 1.0))
+
+    return edit
+
+
+def warp(scene: Any) -> None:
+    """Move the lines of every fibre along the dispersion by an amount of its own."""
+    x, number = np.arange(scene.adu.shape[2]), np.arange(14)[:, None]
+    scene.move(columns=scene.of_fibres(0.45 * np.sin(x / 11 + number)))
+
+
+def bend(scene: Any) -> None:
+    """Move lines near and far alike in all fibres, which no smooth dispersion follows."""
+    scene.move(columns=0.2 * np.sin(np.arange(scene.adu.shape[2]) / 6))
+
+
+def blur(scene: Any) -> None:
+    scene.blur(2.2, axis=2)
+
+
+def sink(scene: Any) -> None:
+    scene.move(rows=-4.0)
+
+
+def lamps(*names: str) -> Any:
+    def edit(scene: Any) -> None:
+        scene.adu[:] = scene.night.arc(*names)
+
+    return edit
+
+
+FEW = ["LINES IDENTIFIED", "LINES USED", "WAVE RMS", "WAVE HELD OUT", "LAMPS OFF"]
+FAULTS = {
+    "LINES IDENTIFIED": (lamps("Hg", "Cd"), FEW),
+    "LINES USED": (lamps("Hg", "Cd"), FEW),
+    "WAVE RMS": (warp, []),
+    "WAVE HELD OUT": (bend, []),
+    "WAVE MARGIN": (darken(320, 500), ["WAVE COVERAGE"]),
+    "WAVE COVERAGE": (darken(0, 210), ["LINES USED"]),
+    "LSF FWHM": (blur, ["LINES USED", "WAVE HELD OUT"]),
+    "TRACE SHIFT": (sink, []),
+    "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), []),
+}
+
+
+@pytest.mark.parametrize("metric", FAULTS)
+def test_marc_sees_the_fault_and_only_its_kin_does(night: Any, metric: str) -> None:
+    edit, kin = FAULTS[metric]
+    night.check("marc", metric, edit, kin)

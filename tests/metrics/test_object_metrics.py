@@ -1,0 +1,75 @@
+"""Faults of science exposures that the metrics of object are there for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+def sink(scene: Any) -> None:
+    scene.move(rows=-4.0)
+
+
+def flex(scene: Any) -> None:
+    scene.move(columns=2.0)
+
+
+def stretch(scene: Any) -> None:
+    scene.move(columns=np.linspace(-0.13, 0.13, scene.adu.shape[2]))
+
+
+def cloud_over(factor: float) -> Any:
+    def edit(scene: Any) -> None:
+        scene.adu[:] = scene.night.cloudy(factor)
+
+    return edit
+
+
+def let_rays_in(scene: Any) -> None:
+    scene.adu[:, scene.pixels(0.04)] += 3000
+
+
+def disturb(scene: Any) -> None:
+    """Add noise that nobody knows of, as from a bad cable."""
+    scene.adu += 12 * scene.rng.standard_normal(scene.adu.shape)
+
+
+def saturate(scene: Any) -> None:
+    scene.adu[:, :, 200:225] = 65535
+
+
+def stain(scene: Any) -> None:
+    """Let sky fibres differ from what the flat says of them."""
+    passed = np.ones(14)
+    passed[scene.night.sky_fibres] = 1 + 0.25 * np.array([-1, 1, -1, 1])
+    scene.scale(scene.of_fibres(passed))
+
+
+LOST = ["TRACE SHIFT", "WAVE SHIFT", "WAVE SLOPE", "WAVE SHIFT ERROR"]
+FAULTS = {
+    "TRACE SHIFT": (sink, []),
+    "WAVE SHIFT": (flex, []),
+    "WAVE SLOPE": (stretch, []),
+    "WAVE SHIFT ERROR": (cloud_over(0.045), []),
+    "COSMIC FRACTION": (let_rays_in, []),
+    "PROFILE CHI2": (disturb, ["SKY RESIDUAL", "COSMIC FRACTION"]),
+    "USABLE FRACTION": (saturate, []),
+    "SKY RESIDUAL": (stain, []),
+    "MEDIAN SNR": (cloud_over(0.0), LOST),
+}
+
+
+@pytest.mark.parametrize("metric", FAULTS)
+def test_object_sees_the_fault_and_only_its_kin_does(night: Any, metric: str) -> None:
+    edit, kin = FAULTS[metric]
+    night.check("object", metric, edit, kin)
+
+
+def test_object_says_that_the_sky_comes_from_one_fibre(night: Any) -> None:
+    def leave(scene: Any) -> None:
+        del scene
+
+    more = [night.with_one_sky_fibre()]
+    night.check("object", "SKY FIBRES", leave, ["SKY RESIDUAL"], more=more)

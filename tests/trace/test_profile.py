@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kspecpipe.signal import Signal
+from kspecpipe.trace.find import find_traces
+from kspecpipe.trace.profile import measure_profile, sample_profile
+from kspecpipe.trace.table import Profile
+
+
+def test_noiseless_profile_and_centroids_are_exact(frames, bench, layout):
+    flat = bench.exact(frames.lamp(bench))
+    profile, traces = measure_profile(flat, find_traces(flat, layout))
+    assert np.abs(traces.y - bench.y).max() < 0.01
+    window, weights = sample_profile(profile, traces.y)
+    truth = bench.profile(window, weights.shape[1])
+    assert np.abs(weights - truth).max() < 0.01 * truth.max()
+
+
+def test_noisy_centroids_are_good_to_five_thousandths_of_a_pixel(measured, bench):
+    _, traces = measured
+    off = traces.y - bench.y
+    assert np.sqrt(np.mean(off**2)) < 0.005
+    assert traces.rms > 0
+
+
+def test_refining_improves_the_traces(measured, flat, bench, layout):
+    before = find_traces(flat, layout)
+    assert np.std(measured[1].y - bench.y) < np.std(before.y - bench.y)
+
+
+def test_measured_widths_are_those_of_the_profile(measured, bench):
+    _, traces = measured
+    ratio = traces.width / bench.widths
+    assert ratio.std() < 0.03
+    assert 0.9 < ratio.mean() < 1.3  # pixel integration and skewness widen it
+
+
+def test_light_of_ghosts_stays_out_of_the_profile(frames, bench, layout):
+    light = frames.lamp(bench)
+    ghosts = bench.image(0.03 * light[:2], bench.y[-1] + np.array([[12.0], [24.0]]))
+    flat = bench.expose(light, np.random.default_rng(11))
+    flat = Signal(flat.value + ghosts, flat.variance, flat.dq)
+    _, traces = measure_profile(flat, find_traces(flat, layout))
+    assert np.sqrt(np.mean((traces.y - bench.y) ** 2)) < 0.006
+
+
+def test_columns_without_light_are_extrapolated_to_three_hundredths(frames, layout):
+    bench = frames.Bench(n_x=600)
+    light = frames.lamp(bench) * (bench.unit > -0.7)
+    flat = bench.expose(light, np.random.default_rng(5))
+    _, traces = measure_profile(flat, find_traces(flat, layout))
+    off = traces.y - bench.y
+    dark = bench.unit < -0.7
+    assert np.sqrt(np.mean(off[:, ~dark] ** 2)) < 0.005
+    assert np.sqrt(np.mean(off[:, dark] ** 2)) < 0.03
+
+
+@settings(max_examples=20, deadline=None)
+@given(shift=st.floats(-4, 4))
+def test_samples_sum_to_one_and_have_their_centroid_on_the_trace(measured, shift):
+    profile, traces = measured
+    window, weights = sample_profile(profile, traces.y, shift=shift)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
+    rows = window[:, None, :] + np.arange(weights.shape[1])[:, None]
+    centroid = np.einsum("fyx,fyx->fx", rows, weights)
+    assert np.abs(centroid - traces.y - shift).max() < 0.005
+
+
+def test_a_profile_is_rebuilt_from_table_and_axes(measured):
+    profile, traces = measured
+    again = Profile(
+        profile.table.astype(np.float32),
+        profile.fibre_node,
+        profile.x_node,
+        profile.first_offset,
+        profile.step,
+    )
+    _, weights = sample_profile(profile, traces.y)
+    _, rebuilt = sample_profile(again, traces.y)
+    np.testing.assert_allclose(rebuilt, weights, atol=1e-6)
+
+
+def test_a_table_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        Profile(np.zeros((2, 1, 9)), np.arange(3.0), np.zeros(1), -1.0, 0.25)
+    with pytest.raises(ValueError, match="one over an integer"):
+        Profile(np.zeros((1, 1, 9)), np.zeros(1), np.zeros(1), -1.0, 0.3)
+
+
+def test_frames_of_another_shape_are_refused(flat, measured):
+    with pytest.raises(ValueError, match="differ in columns"):
+        measure_profile(flat.select((slice(None), slice(0, 100))), measured[1])

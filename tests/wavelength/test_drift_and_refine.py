@@ -1,0 +1,94 @@
+"""Drift between arcs, and the zero point from sky lines."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kspecpipe.signal import Signal
+from kspecpipe.wavelength.drift import measure_drift
+from kspecpipe.wavelength.predict import predict_grating
+from kspecpipe.wavelength.refine import refine_zero_point, shift_wavelengths
+from kspecpipe.wavelength.solve import solve_arcs
+
+LIVE = np.ones(14, bool)
+
+
+@pytest.fixture(scope="module")
+def night(arcs, lines, expose, spectra):
+    recipe = arcs.Recipe(mode="600_680", brightness=9e5)
+    arc = expose(recipe)
+    return recipe, arc, solve_arcs([spectra(arc)], lines, predict_grating(**arc.prediction), LIVE)
+
+
+def sky_exposure(expose, sky_lines, recipe, brightness=2e5):
+    sky = replace(
+        recipe,
+        shift=recipe.shift + 0.8,
+        lamps=("O", "Na", "OH"),
+        unlisted=False,
+        hump=300.0,
+        second_order=0.0,
+        brightness=brightness,
+    )
+    return expose(sky, sky_lines)
+
+
+@pytest.mark.parametrize("drift", [-3.2, 0.0, 0.8])
+def test_the_drift_between_two_arcs_is_measured(arcs, expose, signal, drift):
+    recipe = arcs.Recipe(mode="300_490")
+    before = expose(recipe)
+    after = expose(replace(recipe, shift=recipe.shift + drift, noise_seed=9))
+    found = measure_drift(signal(before), signal(after), LIVE)
+    assert found.shift == pytest.approx(drift, abs=0.02)
+    assert abs(found.stretch) < 0.04
+    assert np.nanmax(np.abs(found.fibre_shift - drift)) < 0.05
+
+
+def test_no_drift_is_claimed_without_lines():
+    noise = Signal.of(np.random.default_rng(1).normal(0, 5, (3, 200)), 25.0)
+    blank = Signal.of(np.zeros((3, 200)), 25.0)
+    found = measure_drift(blank, noise, np.ones(3, bool))
+    assert np.isnan(found.shift)
+
+
+def test_shapes_must_agree_for_a_drift():
+    with pytest.raises(ValueError, match="shapes"):
+        measure_drift(Signal.of(np.zeros((2, 50))), Signal.of(np.zeros((2, 60))), np.ones(2, bool))
+
+
+def test_flexure_is_taken_out_by_the_sky_lines(night, expose, signal, sky_lines):
+    recipe, _, solution = night
+    exposure = sky_exposure(expose, sky_lines, recipe)
+    found = refine_zero_point(
+        signal(exposure), solution.wavelength, solution.lsf_shape, sky_lines, LIVE
+    )
+    assert found.shift == pytest.approx(0.8, abs=0.03)
+    assert found.shift_error < 0.03
+    assert found.lines["used"].sum() > 5
+    better = shift_wavelengths(solution.wavelength, found.shift, found.slope)
+    error = (better - exposure.wavelength) / np.gradient(exposure.wavelength, axis=1)
+    assert np.sqrt(np.mean(error**2)) < 0.03
+
+
+def test_weak_sky_lines_move_nothing(night, expose, signal, sky_lines):
+    recipe, _, solution = night
+    exposure = sky_exposure(expose, sky_lines, recipe, brightness=10.0)
+    found = refine_zero_point(
+        signal(exposure), solution.wavelength, solution.lsf_shape, sky_lines, LIVE
+    )
+    assert np.isnan(found.shift)
+
+
+def test_shifting_there_and_back_changes_nothing(night):
+    wavelength = night[2].wavelength
+    there = shift_wavelengths(wavelength, 0.8, 0.05)
+    assert np.all(there < wavelength)
+    back = shift_wavelengths(there, -0.8, -0.05)
+    assert np.max(np.abs(back - wavelength)) < 1e-3
+
+
+def test_shapes_must_agree_for_sky_lines(sky_lines):
+    spectra = Signal.of(np.zeros((2, 50)))
+    with pytest.raises(ValueError, match="wavelength"):
+        refine_zero_point(spectra, np.zeros((2, 60)), np.ones((2, 60)), sky_lines, np.ones(2, bool))
