@@ -19,13 +19,13 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 
-from kspecpipe import images, spectra  # noqa: F401 - registers what can be read
+from kspecpipe import flux_products, images, spectra  # noqa: F401 - registers what can be read
 from kspecpipe.atomic import Writer, write_files
 from kspecpipe.errors import InputError, ProductError, RecipeError
 from kspecpipe.frame import FrameInfo, RawFrame, ReadSection
 from kspecpipe.instrument import Instrument
 from kspecpipe.instrument_schema import Section
-from kspecpipe.product import PRIMARY, HduSpec, Product
+from kspecpipe.product import PRIMARY, HduSpec, Product, squared_unit
 from kspecpipe.signal import DQ, UNUSABLE, FloatArray, Signal
 
 HeaderCards = Mapping[str, tuple[Any, str]]
@@ -361,7 +361,11 @@ def _read_field(hdus: fits.HDUList, spec: HduSpec, name: str) -> Any:
         raise InputError(f"{name}: lacks the HDU {', '.join(missing)}")
     if spec.kind == "cards":
         header = hdus[first].header
-        return {key: header[key] for key in spec.keys if key in header}
+        return {
+            key: list(header[key]) if key == "HISTORY" else header[key]
+            for key in spec.keys
+            if key in header
+        }
     empty = [hdu for hdu in needed if hdus[hdu].data is None]
     if empty:
         raise InputError(f"{name}: the HDU {', '.join(empty)} holds no data")
@@ -394,8 +398,7 @@ def _append(hdus: list[Any], spec: HduSpec, value: Any) -> None:
     else:
         value = _storable(value, spec.dtype)
         _append_image(hdus, spec.hdu, value.value, spec.dtype, spec.unit)
-        squared = f"{spec.unit}2" if spec.unit else ""
-        _append_image(hdus, "VARIANCE", value.variance, spec.dtype, squared)
+        _append_image(hdus, "VARIANCE", value.variance, spec.dtype, squared_unit(spec.unit))
         _append_image(hdus, "DQ", value.dq, "u2", "")
 
 
@@ -423,8 +426,12 @@ def _append_image(hdus: list[Any], name: str, value: Any, dtype: str, unit: str)
 def _write_cards(hdus: list[Any], spec: HduSpec, values: Mapping[str, Any]) -> None:
     for hdu in hdus:
         if hdu.name in spec.hdu.split(","):
-            known = {_fits_keyword(key): values[key] for key in spec.keys if key in values}
-            hdu.header.update(known)
+            for key in spec.keys:
+                if key == "HISTORY":
+                    for line in values.get(key, ()):
+                        hdu.header.add_history(_fits_value(line))
+                elif key in values:
+                    hdu.header[_fits_keyword(key)] = _fits_value(values[key])
 
 
 def _fits_keyword(keyword: str) -> str:

@@ -99,6 +99,16 @@ class Product:
         return dataclasses.replace(self, **changes)
 
 
+def squared_unit(unit: str) -> str:
+    """Return the unit of a variance: every factor of ``unit`` squared."""
+
+    def square(factor: str) -> str:
+        name = factor.rstrip("0123456789")
+        return f"{name}{2 * int(factor[len(name) :] or 1)}"
+
+    return "/".join(square(factor) for factor in unit.split("/")) if unit else ""
+
+
 def optional_array(value: Any, shape: tuple[int, ...], fill: float = np.nan) -> Any:
     """Return an array, or one filled with ``fill`` when it is None."""
     return np.full(shape, fill) if value is None else value

@@ -265,7 +265,8 @@ def _each(job: Job, products: Any) -> Iterator[tuple[ProductSpec, int | None, Pr
             yield spec, None, value
             continue
         for exposure, product in enumerate(value):
-            yield spec, exposure, product
+            if product is not None:
+                yield spec, exposure, product
     yield from job.recipe.kept
 
 

@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import speclite.filters
 
 from kspecpipe.fluxcal.containers import FilterCurve
 from kspecpipe.signal import FloatArray
@@ -88,6 +87,9 @@ def load_filter(name: str) -> FilterCurve:
     """
     if name not in FILTERS:
         raise ValueError(f"no filter {name!r}; there are {', '.join(sorted(FILTERS))}")
+    # Importing speclite takes longer than everything else that a recipe needs.
+    import speclite.filters
+
     theirs, vega_to_ab = FILTERS[name]
     curve = speclite.filters.load_filter(theirs)
     wavelength = np.array(curve.wavelength, float)

@@ -24,7 +24,7 @@ PRODUCTS = sorted(Product.known)
 def value_for(spec: HduSpec):
     """Return content for a field that is hard to keep: NaN, empty strings, high DQ bits."""
     if spec.kind == "cards":
-        texts = {"CTYPE1": "AWAV", "CUNIT1": "Angstrom"}
+        texts = {"CTYPE1": "AWAV", "CUNIT1": "Angstrom", "HISTORY": ["one line", "two"]}
         return {key: texts.get(key, 1.5 + i) for i, key in enumerate(spec.keys)}
     if spec.kind == "table":
         table = Table()
