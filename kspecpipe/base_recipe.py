@@ -145,7 +145,7 @@ class BaseRecipe:
             entries = read_inputs(self.sources if self.sources is not None else [])
             groups = [entries]
             if self.options.separate and self.main_input:
-                groups = separate(entries, self.main_input.tag, self.options.instrument)
+                groups = separate(entries, self.main_input.tags, self.options.instrument)
         except KspecError as error:
             return Execution(self, self.memory).fail(error)
         return merge([Execution(self, self.memory).run(group) for group in groups])

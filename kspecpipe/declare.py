@@ -27,6 +27,8 @@ class InputSpec:
         Raw tag, calibration tag (PRO.CATG) or a tag of the user's own files.
     kind : str
         ``raw``, ``calibration``, ``user``, or ``static`` for what the package ships.
+    alternatives : tuple of str
+        Tags that may stand in place of ``tag``, all files of one tag: REDUCED or CALIBRATED.
     at_least, recommended, at_most : int or None
         Number of frames.
     match : tuple of str
@@ -55,8 +57,19 @@ class InputSpec:
     maximum_age: float | None = None
     required: bool = True
     several: Literal["error", "list", "nearest_exptime"] = "error"
+    alternatives: tuple[str, ...] = ()
     doc: str = ""
     name: str = ""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tag and those that may stand in its place."""
+        return (self.tag, *self.alternatives)
+
+    @property
+    def label(self) -> str:
+        """The tags in words."""
+        return " or ".join(self.tags)
 
 
 @dataclass(frozen=True)
@@ -127,9 +140,10 @@ def raw(tag: str, *, at_least: int = 1, **options: Any) -> Any:
     return InputSpec(tag, "raw", at_least=at_least, required=at_least > 0, **options)
 
 
-def calibration(tag: str, *, default: Any = REQUIRED, **options: Any) -> Any:
-    """Declare a calibration product; required unless a default is given."""
-    return InputSpec(tag, "calibration", required=default is REQUIRED, **options)
+def calibration(tag: str, *alternatives: str, default: Any = REQUIRED, **options: Any) -> Any:
+    """Declare a calibration product, of one of the tags; required unless a default is given."""
+    required = default is REQUIRED
+    return InputSpec(tag, "calibration", required=required, alternatives=alternatives, **options)
 
 
 def user_file(tag: str, *, default: Any = REQUIRED, **options: Any) -> Any:

@@ -164,10 +164,10 @@ class Execution:
         main = self.recipe.main_input
         if main and main.kind == "raw":
             return [frame.info for frame in gathered.raw[main.tag]]
-        found = gathered.calibrations.get(main.tag, []) if main else []
+        found = gathered.products(main) if main else []
         if not found:
-            raise InputError(f"no {main.tag if main else 'input'} to work on")
-        return [writing.info_from_product(path, header) for path, header in found]
+            raise InputError(f"no {main.label if main else 'input'} to work on")
+        return [writing.info_from_product(one.path, one.header) for one in found]
 
     def _judge(
         self,

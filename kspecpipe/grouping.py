@@ -11,15 +11,17 @@ from kspecpipe.instrument import Instrument, load_instrument, shipped_instrument
 from kspecpipe.sof import SofEntry
 
 
-def separate(entries: Sequence[SofEntry], tag: str, instrument: str | None) -> list[list[SofEntry]]:
-    """Return one list of files for each file of a tag, with all files of other tags in each.
+def separate(
+    entries: Sequence[SofEntry], tags: Sequence[str], instrument: str | None
+) -> list[list[SofEntry]]:
+    """Return one list of files for each file of some tags, with all other files in each.
 
     Parameters
     ----------
     entries : sequence of SofEntry
         The files; those without tag are looked at.
-    tag : str
-        Tag of the files that are to be treated one by one.
+    tags : sequence of str
+        Tags of the files that are to be treated one by one.
     instrument : str or None
         Name or file of the instrument; None to recognise it.
 
@@ -30,9 +32,10 @@ def separate(entries: Sequence[SofEntry], tag: str, instrument: str | None) -> l
     """
     known = [load_instrument(instrument)] if instrument else list(shipped_instruments().values())
     kinds = [entry.tag or _tag_of(entry, known) for entry in entries]
-    others = [entry for entry, kind in zip(entries, kinds, strict=True) if kind != tag]
-    lone = [entry for entry, kind in zip(entries, kinds, strict=True) if kind == tag]
-    return [[replace(entry, tag=tag), *others] for entry in lone] or [list(entries)]
+    pairs = list(zip(entries, kinds, strict=True))
+    others = [entry for entry, kind in pairs if kind not in tags]
+    lone = [replace(entry, tag=kind) for entry, kind in pairs if kind in tags]
+    return [[entry, *others] for entry in lone] or [list(entries)]
 
 
 def _tag_of(entry: SofEntry, known: Sequence[Instrument]) -> str | None:

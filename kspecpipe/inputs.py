@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kspecpipe import ancillary, io
 from kspecpipe.declare import Declared, InputSpec
@@ -18,7 +18,7 @@ from kspecpipe.sof import CALIBRATION_TAGS, RAW_TAGS, SofEntry
 
 #: Frames that the rules of an instrument may call FLAT while the user knows better.
 _FLAT_FAMILY = ("FLATOFF", "LFLAT", "SKYFLAT")
-_ATTRIBUTE_CARDS = {"mode": "INSMODE", "readmode": "READMODE"}
+_ATTRIBUTE_CARDS = {"mode": "INSMODE", "readmode": "READMODE", "target": "OBJECT"}
 
 
 @dataclass
@@ -50,6 +50,14 @@ class Problems:
         raise CalibrationMissingError(text) if missing else InputError(text)
 
 
+class CalibrationFile(NamedTuple):
+    """A calibration product among the inputs."""
+
+    tag: str
+    path: Path
+    header: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class GatheredInputs:
     """The files of a recipe after verification, before calibrations are loaded.
@@ -76,6 +84,14 @@ class GatheredInputs:
     def frames(self) -> list[RawFrame]:
         """All raw frames in their order."""
         return [frame for frames in self.raw.values() for frame in frames]
+
+    def products(self, spec: InputSpec) -> list[CalibrationFile]:
+        """Return the products that an input takes, of whichever of its tags."""
+        return [
+            CalibrationFile(tag, *found)
+            for tag in spec.tags
+            for found in self.calibrations.get(tag, [])
+        ]
 
 
 @dataclass(frozen=True)
@@ -115,7 +131,8 @@ def gather(
         If a required calibration is missing and nothing else is wrong.
     """
     problems = Problems()
-    specs = {spec.tag: spec for spec in declared.specs.values() if spec.kind != "static"}
+    dynamic = [spec for spec in declared.specs.values() if spec.kind != "static"]
+    specs = {tag: spec for spec in dynamic for tag in spec.tags}
     raw_files: list[tuple[SofEntry, io.RawFile]] = []
     calibrations: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
     user: dict[str, Path] = {}
@@ -136,25 +153,25 @@ def gather(
     known = adapt(instrument or _recognise(raw_files, calibrations, problems))
     raw_frames = _load_raw(raw_files, known, specs, problems)
     gathered = GatheredInputs(known, raw_frames, calibrations, user)
-    _check(gathered, specs, policy, problems)
+    _check(gathered, dynamic, policy, problems)
     problems.raise_all()
     return replace(gathered, warnings=tuple(problems.warnings))
 
 
 def load(
     gathered: GatheredInputs, declared: type[Declared]
-) -> tuple[Declared, list[tuple[str, Path, Mapping[str, Any]]]]:
+) -> tuple[Declared, list[CalibrationFile]]:
     """Load what was gathered into the recipe's inputs.
 
     Returns
     -------
     inputs : Declared
         Stacks, products and parsed text files.
-    used : list of (tag, path, header)
+    used : list of CalibrationFile
         The calibrations that were taken, for provenance.
     """
     values: dict[str, Any] = {}
-    used: list[tuple[str, Path, Mapping[str, Any]]] = []
+    used: list[CalibrationFile] = []
     for name, spec in declared.specs.items():
         if spec.kind == "static":
             values[name] = _static(spec, gathered.instrument)
@@ -162,10 +179,10 @@ def load(
             values[name] = FrameStack(tuple(gathered.raw[spec.tag]))
         elif spec.kind == "user" and spec.tag in gathered.user:
             values[name] = _user_file(gathered.user[spec.tag], spec, gathered.instrument)
-        elif spec.kind == "calibration" and gathered.calibrations.get(spec.tag):
-            chosen = _choose(gathered.calibrations[spec.tag], spec, gathered)
-            used += [(spec.tag, path, header) for path, header in chosen]
-            products = [io.read_product(path) for path, _ in chosen]
+        elif spec.kind == "calibration" and gathered.products(spec):
+            chosen = _choose(gathered.products(spec), spec, gathered)
+            used += chosen
+            products = [io.read_product(found.path) for found in chosen]
             values[name] = products if spec.several == "list" else products[0]
     return declared(**values), used
 
@@ -309,19 +326,19 @@ def _tag_of(
 
 def _check(
     gathered: GatheredInputs,
-    specs: Mapping[str, InputSpec],
+    specs: Sequence[InputSpec],
     policy: InputPolicy,
     problems: Problems,
 ) -> None:
     _check_copies(gathered.frames, problems)
-    for tag, spec in specs.items():
+    for spec in specs:
         if spec.kind == "raw":
-            _check_count(tag, spec, len(gathered.raw.get(tag, [])), problems)
-            _check_raw_match(gathered.raw.get(tag, []), spec, problems)
+            _check_count(spec, len(gathered.raw.get(spec.tag, [])), problems)
+            _check_raw_match(gathered.raw.get(spec.tag, []), spec, problems)
         elif spec.kind == "calibration":
-            _check_calibrations(tag, spec, gathered, policy, problems)
-        elif spec.required and tag not in gathered.user:
-            problems.add(f"no {tag}; one is needed ({spec.doc})")
+            _check_calibrations(spec, gathered, policy, problems)
+        elif spec.required and spec.tag not in gathered.user:
+            problems.add(f"no {spec.tag}; one is needed ({spec.doc})")
 
 
 def _check_copies(frames: Sequence[RawFrame], problems: Problems) -> None:
@@ -336,13 +353,14 @@ def _check_copies(frames: Sequence[RawFrame], problems: Problems) -> None:
         problems.add(f"{place}: is a copy of {name} (equal pixels and keywords)")
 
 
-def _check_count(tag: str, spec: InputSpec, count: int, problems: Problems) -> None:
+def _check_count(spec: InputSpec, count: int, problems: Problems) -> None:
+    frames = f"{count} {spec.label} frames"
     if count < spec.at_least:
-        problems.add(f"{count} {tag} frames; at least {spec.at_least} needed ({spec.doc})")
+        problems.add(f"{frames}; at least {spec.at_least} needed ({spec.doc})")
     elif spec.at_most is not None and count > spec.at_most:
-        problems.add(f"{count} {tag} frames; at most {spec.at_most} can be used ({spec.doc})")
+        problems.add(f"{frames}; at most {spec.at_most} can be used ({spec.doc})")
     elif 0 < count < spec.recommended:
-        problems.warnings.append(f"{count} {tag} frames; {spec.recommended} are recommended")
+        problems.warnings.append(f"{frames}; {spec.recommended} are recommended")
 
 
 def _check_raw_match(frames: Sequence[RawFrame], spec: InputSpec, problems: Problems) -> None:
@@ -374,19 +392,27 @@ def _agree(expected: Any, found: Any, tolerance: float) -> bool:
 
 
 def _check_calibrations(
-    tag: str,
     spec: InputSpec,
     gathered: GatheredInputs,
     policy: InputPolicy,
     problems: Problems,
 ) -> None:
-    found = gathered.calibrations.get(tag, [])
-    if not found and spec.required:
-        problems.add(f"no {tag}, which is needed ({spec.doc})", CalibrationMissingError)
+    found = gathered.products(spec)
+    if found:
+        _check_count(spec, len(found), problems)
+    elif spec.required:
+        problems.add(f"no {spec.label}, which is needed ({spec.doc})", CalibrationMissingError)
+    names = ", ".join(one.path.name for one in found)
     if len(found) > 1 and spec.several == "error":
-        names = ", ".join(path.name for path, _ in found)
-        problems.add(f"{len(found)} files of {tag} ({names}); one is expected")
-    for path, header in found:
+        problems.add(f"{len(found)} files of {spec.label} ({names}); one is expected")
+    first: dict[Any, Path] = {}
+    for one in found:
+        original = first.setdefault(one.header.get("DATAMD5", one.path), one.path)
+        if original != one.path:
+            problems.add(f"{one.path.name}: is a copy of {original.name} (equal data)")
+    if len({one.tag for one in found}) > 1:
+        problems.add(f"{spec.label} cannot be mixed ({names}); give files of one of these tags")
+    for _, path, header in found:
         _check_calibration(path, header, spec, gathered, problems)
         bad = _failed_metrics(header)
         if bad and not policy.ignore_input_qc:
@@ -444,12 +470,14 @@ def _failed_metrics(header: Mapping[str, Any]) -> list[str]:
 
 
 def _choose(
-    found: Sequence[tuple[Path, Mapping[str, Any]]], spec: InputSpec, gathered: GatheredInputs
-) -> list[tuple[Path, Mapping[str, Any]]]:
+    found: Sequence[CalibrationFile], spec: InputSpec, gathered: GatheredInputs
+) -> list[CalibrationFile]:
     if spec.several != "nearest_exptime" or len(found) == 1:
         return list(found)
     wanted = gathered.frames[0].info.exptime if gathered.frames else 0.0
-    return [min(found, key=lambda item: abs(header_number(item[0], item[1], "EXPTIME") - wanted))]
+    return [
+        min(found, key=lambda one: abs(header_number(one.path, one.header, "EXPTIME") - wanted))
+    ]
 
 
 def header_number(path: Path, header: Mapping[str, Any], card: str) -> float:

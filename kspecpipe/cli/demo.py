@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace, name: str) -> int:
 def tags_of(recipe: str) -> set[str]:
     """Return the tags that a recipe takes."""
     try:
-        return {spec.tag for spec in find_recipe(recipe).Inputs.specs.values()}
+        return {tag for spec in find_recipe(recipe).Inputs.specs.values() for tag in spec.tags}
     except KspecError:
         return set()  # it will say so itself when its turn comes
 

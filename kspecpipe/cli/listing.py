@@ -49,7 +49,7 @@ def _summary(name: str) -> Text:
         recipe = find_recipe(name)
     except SettingsError as error:
         return Text(str(error), style="red")
-    needs = [spec.tag for spec in recipe.Inputs.specs.values() if spec.required]
+    needs = [spec.label for spec in recipe.Inputs.specs.values() if spec.required]
     makes = [spec.catg for spec in recipe.Products.specs.values()]
     flow = f"{' + '.join(needs)} -> {' + '.join(makes)}"
     return Text.assemble(one_line(recipe), "\n", (flow, "bright_black"))

@@ -121,7 +121,7 @@ def _input_row(spec: InputSpec) -> tuple[str, ...]:
     if spec.maximum_age is not None:
         doc.append(f"older than {spec.maximum_age:g} days: warning")
     return (
-        spec.tag,
+        spec.label,
         _KINDS[spec.kind],
         _how_many(spec),
         match,
@@ -223,13 +223,21 @@ def _example(recipe: type[BaseRecipe]) -> Iterator[Block]:
         elif spec.kind != "static" and spec.kind != "raw":
             comment = "" if spec.required else "# optional: "
             suffix = "fits" if spec.kind == "calibration" else "txt"
-            lines.append(f"{comment}products/{spec.tag.lower()}.{suffix} {spec.tag}")
+            lines += [
+                f"{comment}products/{spec.tag.lower()}{number}.{suffix} {spec.tag}"
+                for number in _numbers(spec)
+            ]
     yield Paragraph(f"With a set-of-files list ``{recipe.name}.sof`` such as")
     yield Code("\n".join(lines))
     yield Paragraph("the recipe runs as")
     yield Code(f"kspec {recipe.name} {recipe.name}.sof -o products --products-sof next.sof", "sh")
     yield Paragraph("or from Python as")
     yield Code(_python_example(recipe.name), "python")
+
+
+def _numbers(spec: InputSpec) -> list[str]:
+    """Return what tells the files of one input apart in an example."""
+    return [f"_{i}" for i in range(1, spec.at_least + 1)] if spec.at_least > 1 else [""]
 
 
 def _python_example(name: str) -> str:

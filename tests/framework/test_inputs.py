@@ -288,3 +288,56 @@ def test_changing_the_file_after_it_was_checked_is_an_input_error(camera, arcs):
     camera.master_bias().unlink()
     with pytest.raises(InputError, match="no such file"):
         load(found, Arcs)
+
+
+class Either(Declared):
+    levels: list = calibration(
+        "MASTER_BIAS", "MASTER_DARK", at_least=2, at_most=3, several="list", doc="levels"
+    )
+
+
+@pytest.fixture
+def levels(camera):
+    """Return paths of products of a tag which differ in their data, as their headers tell."""
+    bias = camera.master_bias()
+
+    def write(tag, count):
+        paths = []
+        for i in range(count):
+            paths.append(camera.folder / f"{tag.lower()}_{i}.fits")
+            paths[-1].write_bytes(bias.read_bytes())
+            change_card(paths[-1], HIERARCH_ESO_PRO_CATG=tag, DATAMD5=f"{tag}{i}")
+        return paths
+
+    return write
+
+
+@pytest.mark.parametrize("tag", ["MASTER_BIAS", "MASTER_DARK"])
+def test_any_of_several_tags_serves_an_input(camera, levels, tag):
+    found = collect(camera, levels(tag, 2), declared=Either)
+    values, used = load(found, Either)
+    assert [level.catg for level in values.levels] == [tag, tag]
+    assert [one.tag for one in used] == [tag, tag]
+
+
+def test_tags_that_stand_in_for_each_other_are_not_mixed(camera, levels):
+    paths = levels("MASTER_BIAS", 1) + levels("MASTER_DARK", 1)
+    assert "MASTER_BIAS or MASTER_DARK cannot be mixed" in problems(camera, paths, declared=Either)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "at least 2 needed"), (4, "at most 3 can be")])
+def test_the_number_of_products_is_checked(camera, levels, count, words):
+    text = problems(camera, levels("MASTER_DARK", count), declared=Either)
+    assert f"{count} MASTER_BIAS or MASTER_DARK frames; {words}" in text
+
+
+def test_a_copy_of_a_product_is_refused_where_several_are_welcome(camera, levels):
+    first, second = levels("MASTER_BIAS", 2)
+    change_card(second, DATAMD5="MASTER_BIAS0")
+    text = problems(camera, [first, second], declared=Either)
+    assert f"{second.name}: is a copy of {first.name}" in text
+
+
+def test_none_of_the_tags_is_a_missing_calibration(camera, arcs):
+    text = problems(camera, arcs, CalibrationMissingError, declared=Either)
+    assert "no MASTER_BIAS or MASTER_DARK, which is needed (levels)" in text
