@@ -12,7 +12,7 @@ from kspecpipe.detector.badpixels import combine_bad_pixels
 from kspecpipe.detector.bias import smooth_bias
 from kspecpipe.detector.calibrate import Calibrations, calibrate_image
 from kspecpipe.detector.dark import smooth_dark
-from kspecpipe.detector.glow import fit_glow
+from kspecpipe.detector.glow import GlowOptions, fit_glow
 from kspecpipe.detector.saturation import saturation_dq
 from kspecpipe.detector.stack import Noise, clip_stack
 from kspecpipe.detector.structure import SmoothOptions, smooth_structure
@@ -53,12 +53,15 @@ class Masters:
         What is taken off every frame.
     glow : ndarray of shape (k, ny, nx) or None
         Shapes of varying glow, fitted to each frame in the rows without light.
+    glow_rate : float
+        Largest rate by which the glow of a frame can differ from that of the dark [electron/s].
     dark_rows : ndarray of bool, shape (ny,)
         Rows without light; none if not known.
     """
 
     calibrations: Calibrations
     glow: FloatArray | None
+    glow_rate: float
     dark_rows: BoolArray
 
     @classmethod
@@ -94,7 +97,19 @@ class Masters:
             bad=combine_bad_pixels(maps),
         )
         rows = rows_of(rows_without_light, stack.shape[1])
-        return cls(calibrations, dark.glow if dark else None, rows)
+        glow = dark.glow if dark and not lamp_off else None
+        rate = _glow_rate(dark.image, glow) if dark and glow is not None else 0.0
+        return cls(calibrations, glow, rate, rows)
+
+
+def _glow_rate(dark: Signal, glow: FloatArray, most: float = 3.0) -> float:
+    """Return how much the glow can differ from the dark's, which varies by less than its size."""
+    if not len(glow):
+        return 0.0
+    good = dark.good & np.isfinite(glow[0])
+    shape = glow[0][good] - np.mean(glow[0][good])
+    own = abs(float(shape @ dark.value[good]) / max(float(shape @ shape), 1e-30))
+    return most * own
 
 
 def refuse_constant(stack: FrameStack) -> None:
@@ -157,7 +172,9 @@ def calibrate_frame(frame: RawFrame, masters: Masters) -> Signal:
     )
     if masters.glow is None or not len(masters.glow) or not masters.dark_rows.any():
         return image
-    glow = fit_glow(image, masters.glow, masters.dark_rows).model
+    # No slopes are taken off: light that fibres scatter into these rows has its own model.
+    limit = masters.glow_rate * frame.info.exptime
+    glow = fit_glow(image, masters.glow, masters.dark_rows, GlowOptions(limit=limit)).glow
     # More glow than in the dark brings its shot noise along.
     return image.subtract(replace(glow, variance=glow.variance + np.maximum(glow.value, 0)))
 

@@ -41,11 +41,15 @@ class GlowOptions:
         Total order of the smooth background fitted along with the glow; 0 is a constant.
     clip : float
         Boxes further off than this many sigma have no weight (ghosts, stray light).
+    limit : float
+        Largest amplitude that the glow can have, in the unit of the image: a fit beyond it has
+        taken scattered light for glow, and is cut back to it.
     """
 
     box: int = 24
     order: int = 1
     clip: float = 4.685
+    limit: float = np.inf
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class GlowFit:
     ----------
     amplitudes, variance : ndarray, shape (k,)
         Strength of each component and its variance, in the unit of the image.
-    model : Signal, shape (ny, nx)
-        Glow plus background, to be subtracted, with the variance of the fit.
+    model, glow : Signal, shape (ny, nx)
+        Glow plus background, and the glow with no more of the background than its constant; with
+        the variance of the fit.
     used : float
         Fraction of the boxes that had weight.
     """
@@ -65,6 +70,7 @@ class GlowFit:
     amplitudes: FloatArray
     variance: FloatArray
     model: Signal
+    glow: Signal
     used: float
 
 
@@ -173,15 +179,28 @@ def fit_glow(
             f"light; {3 * len(terms)} are needed to fit {len(terms)} terms of glow and background"
         )
     coefficients, covariance, used = _robust_fit(design, means, options.clip)
-    value = np.tensordot(coefficients, terms, axes=1)
-    # Weighted sums of the terms one at a time: no array of terms squared.
-    variance = sum(
-        term * np.tensordot(row, terms, axes=1) for term, row in zip(terms, covariance, strict=True)
-    )
     k = len(components)
+    amplitudes = np.clip(coefficients[:k], -options.limit, options.limit)
+    if not np.array_equal(amplitudes, coefficients[:k]):
+        rest = means - design[:, :k] @ amplitudes
+        background, covariance[k:, k:], used = _robust_fit(design[:, k:], rest, options.clip)
+        coefficients = np.concatenate([amplitudes, background])
     return GlowFit(
-        coefficients[:k], np.diag(covariance)[:k], Signal.of(value, np.maximum(variance, 0)), used
+        amplitudes,
+        np.diag(covariance)[:k],
+        _weighted_sum(terms, coefficients, covariance),
+        _weighted_sum(terms[: k + 1], coefficients[: k + 1], covariance[: k + 1, : k + 1]),
+        used,
     )
+
+
+def _weighted_sum(terms: FloatArray, weights: FloatArray, covariance: FloatArray) -> Signal:
+    """Sum of terms (k, ny, nx) and its variance, one at a time: no array of terms squared."""
+    value = np.tensordot(weights, terms, axes=1)
+    variance = np.zeros(terms.shape[1:])
+    for term, row in zip(terms, covariance, strict=True):
+        variance += term * np.tensordot(row, terms, axes=1)
+    return Signal.of(value, np.maximum(variance, 0))
 
 
 def _shapes(

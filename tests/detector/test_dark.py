@@ -227,6 +227,20 @@ def test_a_ghost_and_cosmic_rays_in_the_dark_rows_do_no_harm():
     assert fit.used < 1
 
 
+def test_glow_beyond_its_limit_is_cut_back_and_the_background_fitted_without_it():
+    image, rows, truth = science(30.0, 5.0, seed=97)
+    components = glow_shape()[None].astype(np.float32)
+    free = fit_glow(image, components, rows, GlowOptions(box=16, limit=60.0))
+    assert abs(free.amplitudes[0] - 30) < 4 * np.sqrt(free.variance[0])
+    slopes = truth - 30 * glow_shape()
+    assert np.abs(free.model.value - free.glow.value - (slopes - slopes.mean())).max() < 2.0
+    bound = fit_glow(image, components, rows, GlowOptions(box=16, limit=10.0))
+    assert bound.amplitudes[0] == 10
+    assert np.ptp(bound.glow.value - 10 * components[0]) < 1e-3
+    off = image.value[rows] - bound.model.value[rows]
+    assert abs(np.median(off)) < 2
+
+
 def test_without_components_the_background_alone_is_fitted():
     image, rows, truth = science(0.0, 5.0, seed=98)
     fit = fit_glow(image, np.empty((0, *SHAPE)), rows, GlowOptions(box=16))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from kspecpipe.declare import Declared
 from kspecpipe.detector.calibrate import ReadOut
@@ -100,13 +101,26 @@ def test_a_dark_is_nothing_for_an_exposure_of_no_time():
 def test_glow_of_another_strength_is_fitted():
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     glow = np.exp(-np.hypot(y, x) / 90)
-    dark = MasterDark(image=Signal.of(np.zeros(SHAPE), 1e-6), glow=glow[None].astype("f4"))
-    stack = frame_of(light() + 80 * glow)
+    usual = 60 * glow / TIME
+    dark = MasterDark(image=Signal.of(usual, 1e-6), glow=glow[None].astype("f4"))
+    stack = frame_of(light() + (60 + 80) * glow)
     rows = ((0, 38), (62, 96))
     image = calibrated(stack, rows=rows, master_bias=master_bias(), master_dark=dark)
     assert np.abs(residual(image, light())[:30].mean(axis=0)).max() < 5
     without = calibrated(stack, rows=rows, master_bias=master_bias())
     assert without.value[:30, :20].mean() > image.value[:30, :20].mean() + 10
+
+
+def test_scattered_light_of_a_short_exposure_is_not_taken_for_glow():
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    glow = np.exp(-np.hypot(y, x) / 90)
+    dark = MasterDark(image=Signal.of(0.001 * glow, 1e-8), glow=glow[None].astype("f4"))
+    veil = 200 * np.exp(-0.5 * ((y - 50) / 40) ** 2 - x / 100)
+    stack = frame_of(light() + veil)
+    image = calibrated(stack, rows=((0, 38), (62, 96)), master_bias=master_bias(), master_dark=dark)
+    # The zero level comes from rows with veil: what is left must keep its shape.
+    left = residual(image, light() + veil)
+    assert np.ptp(gaussian_filter(left, 6)) < 5
 
 
 def test_frames_with_the_lamp_off_replace_bias_and_dark():
