@@ -44,7 +44,7 @@ def lamps(*names: str) -> Any:
     return edit
 
 
-FEW = ["LINES IDENTIFIED", "LINES USED", "WAVE RMS", "WAVE HELD OUT", "LAMPS OFF"]
+FEW = ["LINES IDENTIFIED", "LINES USED", "WAVE RMS", "WAVE HELD OUT", "WAVE COVERAGE", "LAMPS OFF"]
 FAULTS = {
     "LINES IDENTIFIED": (lamps("Hg", "Cd"), FEW),
     "LINES USED": (lamps("Hg", "Cd"), FEW),

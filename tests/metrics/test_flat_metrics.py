@@ -37,10 +37,12 @@ def spoil_one(scene: Any) -> None:
     scene.adu[1][scene.pixels(0.02)] += 30000
 
 
+#: The halo of the fibres that were dimmed is left.
+DARK = ["MATCH SCORE", "REJECTED", "PROFILE CHI2"]
 UNEVEN = ["THROUGHPUT", "THROUGHPUT RMS", "PROFILE CHI2"]
 TRACES = {
-    "FIBRES FOUND": (dim_fibres(0.0005, 6, 9, 11), ["FIBRES DEAD", "MATCH SCORE", "REJECTED"]),
-    "FIBRES DEAD": (dim_fibres(0.0005, 6, 9, 11), ["FIBRES FOUND", "MATCH SCORE", "REJECTED"]),
+    "FIBRES FOUND": (dim_fibres(0.0005, 6, 9, 11), ["FIBRES DEAD", *DARK]),
+    "FIBRES DEAD": (dim_fibres(0.0005, 6, 9, 11), ["FIBRES FOUND", *DARK]),
     "MATCH SCORE": (
         dim_fibres(0.02, 1, 3, 6, 8, 10, 12),
         UNEVEN,
