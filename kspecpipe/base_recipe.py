@@ -51,6 +51,12 @@ class BaseRecipe:
 
     name: ClassVar[str] = ""
     by_readmode: ClassVar[bool] = False
+    #: Whether a night is planned with it; not if another recipe does the same on the way.
+    in_chain: ClassVar[bool] = True
+    #: Sets of tags of optional inputs of which one must be complete, or there is nothing to do.
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    #: Memory that a run takes for each pixel of a frame, beyond the interpreter [byte].
+    bytes_per_pixel: ClassVar[float] = 250.0
 
     class Inputs(Declared):
         pass
@@ -155,11 +161,16 @@ class BaseRecipe:
         """Return what the settings need to know."""
         return layered.Recipe(cls.name, cls.Parameters, cls.Metrics)
 
+    @classmethod
+    def find_main_input(cls) -> InputSpec | None:
+        """Return the raw input, or the first input, by which products are dated."""
+        specs = [spec for spec in cls.Inputs.specs.values() if spec.kind != "static"]
+        return next((spec for spec in specs if spec.kind == "raw"), specs[0] if specs else None)
+
     @property
     def main_input(self) -> InputSpec | None:
-        """The raw input, or the first input, by which products are dated."""
-        specs = [spec for spec in self.Inputs.specs.values() if spec.kind != "static"]
-        return next((spec for spec in specs if spec.kind == "raw"), specs[0] if specs else None)
+        """The input by which products are dated."""
+        return self.find_main_input()
 
 
 def find_recipe(name: str) -> type[BaseRecipe]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kspecpipe import inputs as input_files
 from kspecpipe import layered_settings as layered
 from kspecpipe import writing
-from kspecpipe.declare import Declared, MetricSpec
+from kspecpipe.declare import Declared, MetricSpec, metric
 from kspecpipe.errors import ExitCode, InputError, KspecError, ProductError, RecipeError
 from kspecpipe.frame import FrameInfo
 from kspecpipe.instrument import Instrument, instrument_from, load_instrument
@@ -28,6 +28,17 @@ from kspecpipe.yaml_source import merge_nodes
 
 if TYPE_CHECKING:
     from kspecpipe.base_recipe import BaseRecipe
+
+
+class CalibrationLevel(Declared):
+    """How far the calibrations are, for runs whose calibrations were chosen by a plan."""
+
+    level: int = metric(
+        "CALIB LEVEL", doc="farthest calibration: 0 same night, 1 3 days, 2 30 days, 3 any"
+    )
+
+
+CALIBRATION_LIMITS = {"CALIB LEVEL": Limits(warn=(0.0, 1.0))}
 
 
 @dataclass
@@ -72,8 +83,7 @@ class Execution:
                 raise
             text = f"internal error in {self.recipe.name}: {type(error).__name__}: {error}"
             return self.fail(RecipeError(f"{text}; --debug shows where"))
-        self._record(outcome, "")
-        return outcome
+        return self._recorded(outcome, "")
 
     def _steps(self, entries: Sequence[SofEntry]) -> Outcome:
         gathered, resolved = self.resolve(entries)
@@ -90,10 +100,11 @@ class Execution:
             calibrations=used,
             user=gathered.user,
             parameters=resolved.parameters,
+            levels=self.options.levels,
         )
-        job = writing.Job(
-            self.recipe, origin, infos, self.recipe.qualifier(values), resolved, gathered
-        )
+        own = (self.recipe.qualifier(values), self.options.qualifier)
+        qualifier = "_".join(part for part in own if part)
+        job = writing.Job(self.recipe, origin, infos, qualifier, resolved, gathered)
         if self.options.save:
             existing = writing.find_existing(job, self.options)
             if existing:
@@ -148,14 +159,9 @@ class Execution:
     def _layers(
         self, instrument: Instrument, mode: str, user: list[layered.Layer]
     ) -> list[layered.Layer]:
-        layers = [layered.Layer(f"{instrument.name}.yaml", instrument.recipes.mapping("settings"))]
         named = self.options.instrument or ""
-        own = layered.mode_layer(instrument.name, mode)
-        if named.endswith((".yaml", ".yml")):
-            own = layered.instrument_mode_layer(Path(named).parent, instrument.name, mode) or own
-        if own:
-            layers.append(own)
-        elif not self.recipe.by_readmode and not named.endswith((".yaml", ".yml")):
+        layers = shipped_layers(instrument, mode, named)
+        if len(layers) == 1 and not self.recipe.by_readmode and not is_file(named):
             self._warn([f"the mode {mode!r} has no settings; the instrument's are used"])
         return layers + user
 
@@ -180,6 +186,9 @@ class Execution:
         rows = judge(metrics, limits, names, gathered.instrument.fibre_ids)
         counts = _frame_counts(self.recipe.Inputs, gathered)
         rows += judge(counts[0], counts[1], names, [])
+        if self.options.levels:
+            worst = max(self.options.levels.values())
+            rows += judge(CalibrationLevel(level=worst), CALIBRATION_LIMITS, names, [])
         for row in rows:
             if row.flag in BAD_FLAGS:
                 where = f" fibre {row.fibre}" if row.fibre else ""
@@ -220,17 +229,30 @@ class Execution:
             errors=tuple(str(error).splitlines()),
         )
         if self.options.save:
-            writing.write_failure_log(self.options.output, self.recipe.name, self.memory.lines)
-            self._record(outcome, str(error))
+            if self.options.log_file is None:
+                writing.write_failure_log(self.options.output, self.recipe.name, self.memory.lines)
+            outcome = self._recorded(outcome, str(error))
         return outcome
 
-    def _record(self, outcome: Outcome, message: str) -> None:
-        if not self.options.save or outcome.unchanged or not self.options.output.is_dir():
-            return
+    def _recorded(self, outcome: Outcome, message: str) -> Outcome:
+        """Write the run into the history, or hand the record over to who does."""
+        if self.options.log_file is not None:
+            writing.write_log(self.options.log_file, self.memory.lines, self.log)
+        if not self.options.save:
+            return outcome
+        record = self._record(outcome, message)
+        if self.options.record and not outcome.unchanged and self.options.output.is_dir():
+            try:
+                record_run(self.options.output / STORE_NAME, record)
+            except StoreError as error:
+                self.log.warning("the QC history was not written: %s", error)
+        return replace(outcome, record=record)
+
+    def _record(self, outcome: Outcome, message: str) -> RunRecord:
         gathered = self.gathered
         infos = [frame.info for frame in gathered.frames] if gathered else []
         infos = infos or self.infos
-        record = RunRecord(
+        return RunRecord(
             recipe=self.recipe.name,
             started=self.started,
             seconds=outcome.timing["total"],
@@ -245,10 +267,6 @@ class Execution:
             inputs=[(info.name, str(info.tag), info.md5) for info in infos],
             metrics=self.rows,
         )
-        try:
-            record_run(self.options.output / STORE_NAME, record)
-        except StoreError as error:
-            self.log.warning("the QC history was not written: %s", error)
 
     def _lap(self, step: str) -> None:
         now = time.perf_counter()
@@ -258,6 +276,30 @@ class Execution:
         for text in texts:
             self.log.warning("%s", text)
         self.warnings.extend(texts)
+
+
+def is_file(instrument: str) -> bool:
+    """Return whether the user named an instrument by its file."""
+    return instrument.endswith((".yaml", ".yml"))
+
+
+def shipped_layers(instrument: Instrument, mode: str, named: str) -> list[layered.Layer]:
+    """Return the layers of instrument and mode, which the user's follow.
+
+    Parameters
+    ----------
+    instrument : Instrument
+        The instrument.
+    mode : str
+        Instrument mode.
+    named : str
+        How the user named the instrument; nothing if it was recognised.
+    """
+    layers = [layered.Layer(f"{instrument.name}.yaml", instrument.recipes.mapping("settings"))]
+    own = layered.mode_layer(instrument.name, mode)
+    if is_file(named):
+        own = layered.instrument_mode_layer(Path(named).parent, instrument.name, mode) or own
+    return [*layers, own] if own else layers
 
 
 def _override(instrument: Instrument, layers: Sequence[layered.Layer]) -> Instrument:

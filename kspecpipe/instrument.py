@@ -138,6 +138,10 @@ class Instrument:
             rows_without_light=tuple(fibres.rows_without_light),
         )
 
+    def assignment_name(self, keywords: Mapping[str, Any]) -> str:
+        """Return the name of the file that says what each fibre looks at; empty if unknown."""
+        return _expand(self.facts.assignment.file, keywords, "assignment.file")
+
     @property
     def fibre_rows(self) -> FloatArray:
         """Nominal row of every fibre, rising."""

@@ -8,7 +8,7 @@ import math
 import mmap
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +22,7 @@ from astropy.utils.exceptions import AstropyWarning
 from kspecpipe import flux_products, images, spectra  # noqa: F401 - registers what can be read
 from kspecpipe.atomic import Writer, write_files
 from kspecpipe.errors import InputError, ProductError, RecipeError
+from kspecpipe.fits_cards import BLOCK, data_size, header_length, some_cards
 from kspecpipe.frame import FrameInfo, RawFrame, ReadSection
 from kspecpipe.instrument import Instrument
 from kspecpipe.instrument_schema import Section
@@ -109,6 +110,44 @@ def open_raw(path: Path) -> RawFile:
             zero=float(own.get("BZERO", 0.0)),
             blank=int(blank) if blank is not None and own["BITPIX"] > 0 else None,
         )
+
+
+def scan_file(
+    path: Path, wanted: Callable[[str], bool]
+) -> tuple[Mapping[str, Any], int, tuple[int, int]]:
+    """Return some header values, the number of planes and their shape, as fast as possible.
+
+    Parameters
+    ----------
+    path : Path
+        A raw file or a product.
+    wanted : callable
+        Tells which keywords are needed.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, truncated or not FITS; without image there are 0 planes.
+    """
+    _refuse_missing(path)
+    with path.open("rb") as stream:
+        content = stream.read(8 * BLOCK)
+        length = header_length(content) if content[:6] == b"SIMPLE" else None
+    values = some_cards(content[:length], wanted) if length else {}
+    axes = values.get("NAXIS")
+    if axes not in (2, 3) or any(not values.get(f"NAXIS{i + 1}") for i in range(axes)):
+        try:
+            raw = open_raw(path)  # compressed, in an extension, an endless header, or no image
+        except InputError:
+            if axes != 0:
+                raise
+            return values, 0, (0, 0)
+        return {k: v for k, v in raw.header.items() if wanted(k.upper())}, raw.planes, raw.shape
+    expected, size = int(length or 0) + data_size(values), path.stat().st_size
+    if expected > size:
+        raise InputError(f"{path.name}: truncated: {size} bytes found, {expected} expected")
+    planes = int(values["NAXIS3"]) if axes == 3 else 1
+    return values, planes, (int(values["NAXIS2"]), int(values["NAXIS1"]))
 
 
 def load_frames(raw: RawFile, instrument: Instrument) -> list[RawFrame]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from kspecpipe.errors import ExitCode
 from kspecpipe.qc import QCRow
+from kspecpipe.store import RunRecord
 
 PlotMode = Literal["none", "file", "show"]
 
@@ -46,6 +47,14 @@ class RunOptions:
         -1 quiet, 0 normal, 1 verbose.
     debug : bool
         Let unexpected errors show their traceback.
+    qualifier : str
+        Kept in the names of the products, where those of two runs would be the same.
+    levels : dict
+        By file name of a calibration how near in time it is (`kspecpipe.night.associate.Level`).
+    log_file : Path or None
+        Where the log goes, whatever comes of the run.
+    record : bool
+        Write the run into the history; else it is only handed back with the outcome.
     """
 
     output: Path = Path("products")
@@ -61,6 +70,10 @@ class RunOptions:
     overwrite: bool = False
     verbosity: int = 0
     debug: bool = False
+    qualifier: str = ""
+    levels: dict[str, int] = field(default_factory=dict)
+    log_file: Path | None = None
+    record: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ class Outcome:
     timing: dict[str, float] = field(default_factory=dict)
     pictures: tuple[Path, ...] = ()
     unchanged: bool = False
+    record: RunRecord | None = None
 
     @property
     def status(self) -> str:

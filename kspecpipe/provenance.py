@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ class Origin:
         The user's own files.
     parameters : Declared
         Parameters.
+    levels : mapping
+        By file name how near in time a calibration is, if a plan has chosen it. Not of the key:
+        the same files give the same product, whoever chose them.
     """
 
     recipe: str
@@ -48,6 +51,7 @@ class Origin:
     calibrations: Sequence[tuple[str, Path, Mapping[str, Any]]]
     user: Mapping[str, Path]
     parameters: Declared
+    levels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -162,10 +166,15 @@ def _input_cards(origin: Origin) -> Cards:
         cards[f"ESO PRO REC1 RAW{i} NAME"] = (info.name, "raw frame")
         cards[f"ESO PRO REC1 RAW{i} CATG"] = (info.tag, "its tag")
         cards[f"ESO PRO REC1 RAW{i} DATAMD5"] = (info.md5, "its checksum")
+        if info.keywords.get("lamp"):
+            cards[f"ESO PRO REC1 RAW{i} LAMP"] = (str(info.keywords["lamp"]), "its lamp")
     for i, (tag, path, header) in enumerate(origin.calibrations, start=1):
         cards[f"ESO PRO REC1 CAL{i} NAME"] = (path.name, "calibration")
         cards[f"ESO PRO REC1 CAL{i} CATG"] = (tag, "its category")
         cards[f"ESO PRO REC1 CAL{i} DATAMD5"] = (header.get("DATAMD5", ""), "its checksum")
+        if path.name in origin.levels:
+            level = int(origin.levels[path.name])
+            cards[f"ESO PRO REC1 CAL{i} LEVEL"] = (level, "0 same night, 1 3 d, 2 30 d, 3 any")
     count = len(origin.calibrations)
     for i, (tag, path) in enumerate(origin.user.items(), start=count + 1):
         cards[f"ESO PRO REC1 CAL{i} NAME"] = (path.name, "file of the user")

@@ -44,16 +44,7 @@ class Job:
 
     def stem(self, spec: ProductSpec, exposure: int | None = None) -> str:
         """Return the file name of a product without extension."""
-        parts = [spec.qualifier, self.qualifier[:40]]
-        if exposure is not None:
-            parts.append(exposure_qualifier(self.infos[exposure]))
-        qualifier = "_".join(part for part in parts if part)
-        info = self.info(exposure)
-        mode = info.mode
-        if self.recipe.by_readmode:
-            seconds = f"{info.exptime:g}s" if info.tag == "DARK" else ""
-            mode = "_".join(part for part in (info.readmode, seconds) if part)
-        return product_stem(spec, self.infos[exposure or 0].date_obs, mode, qualifier)
+        return file_stem(self.recipe, spec, self.infos, self.qualifier, exposure)
 
     def info(self, exposure: int | None) -> FrameInfo:
         """Return the frame that dates a product."""
@@ -81,6 +72,40 @@ class Written:
     path: Path
     catg: str
     key: str
+
+
+def file_stem(
+    recipe: BaseRecipe,
+    spec: ProductSpec,
+    infos: Sequence[FrameInfo],
+    qualifier: str,
+    exposure: int | None = None,
+) -> str:
+    """Return the file name of a product without extension.
+
+    Parameters
+    ----------
+    recipe : BaseRecipe
+        The recipe that makes it.
+    spec : ProductSpec
+        Its declaration.
+    infos : sequence of FrameInfo
+        The frames that date it.
+    qualifier : str
+        What keeps the products of this run apart from others.
+    exposure : int, optional
+        Number of the frame, for a product of one exposure.
+    """
+    parts = [spec.qualifier, qualifier[:40]]
+    if exposure is not None:
+        parts.append(exposure_qualifier(infos[exposure]))
+    info = recipe.representative(list(infos)) if exposure is None else infos[exposure]
+    mode = info.mode
+    if recipe.by_readmode:
+        seconds = f"{info.exptime:g}s" if info.tag == "DARK" else ""
+        mode = "_".join(part for part in (info.readmode, seconds) if part)
+    date = infos[exposure or 0].date_obs
+    return product_stem(spec, date, mode, "_".join(part for part in parts if part))
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -200,6 +225,14 @@ def write_failure_log(folder: Path, recipe: str, lines: Sequence[str]) -> None:
         return  # the reason is on the terminal; a folder that cannot be written may be that reason
 
 
+def write_log(path: Path, lines: Sequence[str], log: logging.Logger) -> None:
+    """Write the log of a run where it was asked for."""
+    try:
+        write_text(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        log.warning("%s: the log cannot be written: %s", path.name, error)
+
+
 def judge_again(existing: Sequence[Written], limits: Mapping[str, Limits]) -> list[QCRow]:
     """Read the metrics of existing products and judge them by the limits of today."""
     rows: dict[tuple[str, str, int], QCRow] = {}
@@ -288,7 +321,7 @@ def _settings_table(settings: RecipeSettings) -> Table:
 def _row_from_table(row: Any, limits: Mapping[str, Limits]) -> QCRow:
     name, value, flag = str(row["name"]), float(row["value"]), Flag(str(row["flag"]))
     own = limits.get(name, Limits())
-    if name.startswith("FRAMES "):
+    if name.startswith(("FRAMES ", "CALIB ")):
         own = Limits(warn=(float(row["warn_lo"]), float(row["warn_hi"])))
     return QCRow(
         name=name,

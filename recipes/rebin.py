@@ -25,6 +25,7 @@ class Rebin(BaseRecipe):
     """
 
     name = "rebin"
+    in_chain = False
 
     class Inputs(Declared):
         extracted: list[Extracted] = calibration(

@@ -29,6 +29,7 @@ class Tlm(BaseRecipe):
     """
 
     name = "tlm"
+    in_chain = False
 
     class Inputs(FlatInputs):
         pass

@@ -51,6 +51,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         "--ignore-input-qc", action="store_true", help="take calibrations that failed"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing products")
+    parser.add_argument(
+        "--qualifier", default="", metavar="TEXT", help="kept in the names of the products"
+    )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="log more")
     loudness.add_argument("-q", "--quiet", action="store_true", help="log warnings only, no tables")
@@ -138,6 +141,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         "plots": "none" if arguments.no_save and arguments.plots == "file" else arguments.plots,
         "save": not arguments.no_save,
         "verbosity": int(arguments.verbose) - int(arguments.quiet),
+        "qualifier": arguments.qualifier,
     }
     for option in ("save_intermediate", "separate", "ignore_input_qc", "overwrite", "debug"):
         chosen[option] = getattr(arguments, option)
