@@ -13,6 +13,7 @@ from kspecpipe import fibres
 from kspecpipe.detector.calibrate import ReadOut
 from kspecpipe.exposure import ExtractedExposure
 from kspecpipe.signal import DQ, FloatArray, Signal
+from kspecpipe.sky.lamp import without_lamp
 from kspecpipe.sky.model import SkyOptions
 from kspecpipe.sky.rebin import Grid, rebin
 from kspecpipe.sky.subtract import SkySubtracted, subtract_sky
@@ -97,13 +98,12 @@ def reduce_exposure(
     spectra = fibres.without_dead(_as_stored(spectra), table)
     spectra = flag_low_throughput(spectra, fibres.throughput(table), parameters.min_throughput)
     spectra = _flag_telluric(spectra, wavelength, lsf, calibration.telluric)
-    response = _response(calibration.flat, table, spectra.shape)
+    response = _response(calibration.flat, table, wavelength)
     even = spectra.divide(response)
     sky_fibres = fibres.of_type(table, "S")
     subtracted: SkySubtracted | None = None
     if parameters.subtract_sky and sky_fibres.any():
-        options = SkyOptions(blaze=_common_shape(calibration.flat))
-        subtracted = subtract_sky(even, wavelength, lsf, sky_fibres, grid, options)
+        subtracted = subtract_sky(even, wavelength, lsf, sky_fibres, grid, SkyOptions())
         native = subtracted.native_sky.scale(response.value)
         rwss, reduced, sky = subtracted.rwss, subtracted.reduced, subtracted.sky
         correlation = subtracted.correlation
@@ -208,18 +208,12 @@ def _flag_telluric(
     return replace(spectra, dq=spectra.dq | bands)
 
 
-def _common_shape(flat: FibreFlat | None, least: float = 0.05) -> FloatArray | None:
-    """Return the shape that is left in all spectra; not zero where the lamp has no light."""
+def _response(flat: FibreFlat | None, table: Table, wavelength: FloatArray) -> Signal:
+    """Return flat without lamp times throughput; 1 without a flat."""
     if flat is None:
-        return None
-    return np.maximum(flat.blaze, least * float(np.max(flat.blaze)))
-
-
-def _response(flat: FibreFlat | None, table: Table, shape: tuple[int, ...]) -> Signal:
-    """Return flat times throughput; 1 without a flat."""
-    if flat is None:
-        return Signal.of(np.ones(shape))
-    return _as_stored(flat.flat).scale(fibres.divisor(table))
+        return Signal.of(np.ones(wavelength.shape))
+    own = without_lamp(flat.flat, flat.blaze.astype(float), wavelength)
+    return _as_stored(own).scale(fibres.divisor(table))
 
 
 def _lsf_on_grid(lsf: FloatArray, wavelength: FloatArray, grid: Grid) -> FloatArray:
