@@ -151,7 +151,7 @@ class Extracted(Product):
     spectra: Signal = signal_hdu(unit="electron", doc="extracted spectra")
     wavelength: FloatArray = image_hdu("WAVELA", unit="Angstrom", dtype="f8", doc="air wavelength")
     lsf: FloatArray = image_hdu("LSF", unit="Angstrom", doc="FWHM of the line-spread function")
-    flat: FloatArray = image_hdu("FLAT", unit="", doc="fibre flat, divided out later")
+    flat: FloatArray = image_hdu("FLAT", unit="", doc="fibre flat by wavelength, divided out later")
     sky: FloatArray = image_hdu("SKY", unit="electron", doc="sky model, subtracted later")
     flat_variance: FloatArray | None = image_hdu(
         "FLATVAR", unit="", optional=True, doc="variance of the fibre flat"

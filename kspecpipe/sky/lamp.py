@@ -97,7 +97,7 @@ def _extended(values: FloatArray, position: FloatArray) -> FloatArray:
     inside = np.clip(position, 0, last)
     slope = np.where(position < 0, values[1] - values[0], values[-1] - values[-2])
     found: FloatArray = np.interp(inside, np.arange(len(values)), values)
-    return found + (position - inside) * slope
+    return np.asarray(found + (position - inside) * slope)
 
 
 def _held(value: FloatArray, variance: FloatArray, measured: BoolArray) -> FloatArray:
