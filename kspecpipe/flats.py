@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from astropy.table import Table
 from kspecpipe.declare import Declared, metric, parameter, raw, user_file
 from kspecpipe.detector.planes import ArrayPlanes
 from kspecpipe.detector.stack import Noise, clip_stack
-from kspecpipe.extraction.background import has_background
+from kspecpipe.errors import RecipeError
+from kspecpipe.extraction.background import BackgroundOptions, has_background
 from kspecpipe.extraction.flats import FibreLightOptions, exposure_levels
 from kspecpipe.extraction.halo import Halo, measure_halo, subtract_scattered
 from kspecpipe.frame import FrameStack
@@ -22,11 +24,16 @@ from kspecpipe.trace.find import find_traces
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.trace.model import Traces
 from kspecpipe.trace.profile import measure_profile
+from kspecpipe.trace.shift import ShiftOptions, TraceShift, measure_shift
 from kspecpipe.trace.table import Profile
 
 if TYPE_CHECKING:
     from kspecpipe.base_recipe import BaseRecipe
     from kspecpipe.spectra import TramlineMap
+
+
+#: A flat is so bright that few samples tell its shift to a thousandth of a pixel.
+_QUICK = ShiftOptions(max_samples=8000)
 
 
 class FlatInputs(DetectorCalibrations):
@@ -57,6 +64,12 @@ class FlatParameters(Declared):
         3, unit="pixel", at_least=1, at_most=51, doc="rows that measure the exposure level"
     )
     subtract_background: bool = parameter(True, doc="subtract scattered light")
+    bspline_deg: int = parameter(
+        3, at_least=0, at_most=5, doc="degree of the background's B-spline along the rows"
+    )
+    gaussian_blur_sigma: float = parameter(
+        40.0, unit="pixel", at_least=0, doc="smoothing of the background along the dispersion"
+    )
 
 
 class TraceMetrics(Declared):
@@ -74,12 +87,25 @@ class TraceMetrics(Declared):
         doc="1 - score of the next-best identification / score of the best",
         needs="the traces are found in these flats",
     )
+    expected: int = metric("FIBRES EXPECTED", doc="fibres that the instrument has")
     rms: float = metric("TRACE RMS", unit="pixel", doc="scatter of centroids about the traces")
+    residual_min: float = metric(
+        "TRACE RES MIN", unit="pixel", doc="lowest centroid that was used, minus its trace"
+    )
+    residual_max: float = metric(
+        "TRACE RES MAX", unit="pixel", doc="highest centroid that was used, minus its trace"
+    )
+    residual_sd: float = metric(
+        "TRACE RES SD", unit="pixel", doc="standard deviation of centroids minus traces"
+    )
     width: float = metric("PROFILE FWHM", unit="pixel", doc="median width of the profile")
     level_spread: float | None = metric(
         "FLAT LEVEL SPREAD",
         doc="rms of the flats' relative levels of fibre light",
         needs="at least two flats",
+    )
+    shift: list[float] = metric(
+        "FLAT SHIFT", unit="pixel", scope="exposure", doc="traces, single flat minus their average"
     )
     rejected: float = metric("REJECTED", doc="largest fraction of a flat that was rejected")
 
@@ -96,47 +122,78 @@ class FlatOptions:
         Rows about each trace in which the exposure level is measured [pixel].
     prnu : float
         Relative pixel response, part of the expected scatter between flats.
-    subtract_background : bool
-        Whether scattered light is subtracted.
+    background : BackgroundOptions or None
+        How the background is fitted; None: no scattered light is subtracted.
     """
 
     sigma: float = 5.0
     iterations: int = 5
     window: int = 3
     prnu: float = 0.0
-    subtract_background: bool = True
+    background: BackgroundOptions | None = field(default_factory=BackgroundOptions)
 
 
 @dataclass(frozen=True)
-class MasterFlat:
-    """The average of several flats.
+class LampFlat:
+    """The average of the flats of one lamp.
 
     Parameters
     ----------
+    lamp : str
+        Its name; empty when there is only one lamp without a name.
     image : Signal, shape (ny, nx)
-        Average flat [electron], without scattered light; variance of one average without Poisson
-        noise.
+        Average flat [electron], without scattered light; variance without Poisson noise.
     background : ndarray, shape (ny, nx)
         Scattered light that was subtracted [electron].
     levels : ndarray, shape (n,)
         Exposure level of each flat relative to their mean, measured on fibre light.
     rejected : ndarray, shape (n,)
         Fraction of each flat that was rejected.
-    traces : Traces
-        Traces.
-    profile : Profile or None
-        Profile, when the flats were traced here.
-    halo : Halo or None
-        Light scattered around every fibre, when it was subtracted.
     """
 
+    lamp: str
     image: Signal
     background: FloatArray
     levels: FloatArray
     rejected: FloatArray
+
+
+@dataclass(frozen=True)
+class MasterFlat:
+    """The average flats of all lamps, and the traces of the fibres on them.
+
+    Parameters
+    ----------
+    lamps : tuple of LampFlat
+        One for each lamp.
+    traces : Traces
+        Traces.
+    profile : Profile
+        Profile.
+    halo : Halo or None
+        Light scattered around every fibre, when it was subtracted.
+    shifts : tuple of TraceShift
+        Shift of every single flat, in the order of the stack, against the traces.
+    """
+
+    lamps: tuple[LampFlat, ...]
     traces: Traces
     profile: Profile
     halo: Halo | None
+    shifts: tuple[TraceShift, ...]
+
+    @property
+    def levels(self) -> FloatArray:
+        """Exposure levels of all flats, each relative to the others of its lamp."""
+        return np.concatenate([lamp.levels for lamp in self.lamps])
+
+
+def lamp_groups(stack: FrameStack) -> dict[str, list[int]]:
+    """Return the indices of the flats of each lamp; "" is the lamp without a name."""
+    groups: dict[str, list[int]] = {}
+    for number, info in enumerate(stack.infos):
+        groups.setdefault(str(info.keywords.get("lamp") or ""), []).append(number)
+    return groups
 
 
 def combine_flats(
@@ -146,10 +203,10 @@ def combine_flats(
     known: tuple[Traces, Profile] | None,
     options: FlatOptions,
 ) -> MasterFlat:
-    """Combine flats, scaled to a common exposure level, and trace them.
+    """Combine the flats of each lamp, scaled to a common exposure level, and trace them.
 
-    The level is measured on fibre light alone, in two passes as soxspipe's soxs_mflat does it:
-    first from the mean light in the inner windows, then from the ratio to the first master.
+    The fibres are traced on the light of all lamps together, so that each is seen wherever one of
+    the lamps shines. Known traces are moved to where these flats have them.
 
     Parameters
     ----------
@@ -170,26 +227,62 @@ def combine_flats(
         If there is no light, or the fibres cannot be identified.
     """
     images = calibrate_stack(stack, masters)
-    rough = _average(images, np.ones(len(images)), stack, options)[0]
-    traces = known[0] if known else find_traces(rough, layout)
-    levels = _levels(images, traces, options.window, None)
-    first, _ = _average(images, levels, stack, options)
-    levels = _levels(images, traces, options.window, first)
-    image, rejected = _average(images, levels, stack, options)
+    groups = {lamp: [images[i] for i in at] for lamp, at in lamp_groups(stack).items()}
+    noise = Noise(ron=stack.readout.ron, per_unit=1.0, relative=max(options.prnu, 0.01))
+    rough = [_average(part, np.ones(len(part)), noise, options)[0] for part in groups.values()]
+    traces = known[0] if known else find_traces(_sum(rough), layout)
+    averages = [_two_stages(part, traces, noise, options) for part in groups.values()]
+    total = _sum([image for image, _, _ in averages])
     # Traces and profile tell scattered light from wings by themselves, column by column, which
     # is better than what a model of the whole frame leaves of its gradient under the fibres.
-    traces, profile = known or _profile(image, traces)
-    background: FloatArray = np.zeros(image.shape, dtype=np.float32)
+    traces, profile = _moved(total, *known) if known else _measured(total, traces)
     halo = None
-    if options.subtract_background and has_background(image, traces, layout):
-        halo = measure_halo(image, traces)
-        image, background = subtract_scattered(image, traces, layout, halo)
-    return MasterFlat(image, background, levels, rejected, traces, profile, halo)
+    if options.background and has_background(total, traces, layout, options=options.background):
+        halo = measure_halo(total, traces)
+    lamps = []
+    for lamp, (image, levels, rejected) in zip(groups, averages, strict=True):
+        clean, background = image, np.zeros(image.shape, dtype=np.float32)
+        if halo is not None:
+            clean, background = subtract_scattered(
+                image, traces, layout, halo, options=options.background
+            )
+        lamps.append(LampFlat(lamp, clean, background, levels, rejected))
+    shifts = tuple(measure_shift(image, traces, profile, options=_QUICK) for image in images)
+    return MasterFlat(tuple(lamps), traces, profile, halo, shifts)
 
 
-def _profile(image: Signal, traces: Traces) -> tuple[Traces, Profile]:
+def _sum(images: Sequence[Signal]) -> Signal:
+    return reduce(Signal.add, images)
+
+
+def _measured(image: Signal, traces: Traces) -> tuple[Traces, Profile]:
     profile, refined = measure_profile(image, traces)
     return refined, profile
+
+
+def _moved(image: Signal, traces: Traces, profile: Profile) -> tuple[Traces, Profile]:
+    """Move traces of an earlier flat to where this one has them."""
+    shift = measure_shift(image, traces, profile)
+    if not shift.measured:
+        raise RecipeError(
+            "the flat cannot be aligned with the TRAMLINE_MAP: no shift of its traces explains "
+            "the light. Was the lamp on, and is the map of this instrument mode?"
+        )
+    return replace(traces, y=shift.apply(traces.y)), profile
+
+
+def _two_stages(
+    images: Sequence[Signal], traces: Traces, noise: Noise, options: FlatOptions
+) -> tuple[Signal, FloatArray, FloatArray]:
+    """Average flats scaled by the level of their fibre light, as soxspipe's soxs_mflat does it.
+
+    The level is first the mean light in the inner windows, which makes a first-pass master; then
+    the mean ratio to this master, from which the illumination has dropped out.
+    """
+    first, _ = _average(images, _levels(images, traces, options.window, None), noise, options)
+    levels = _levels(images, traces, options.window, first)
+    image, rejected = _average(images, levels, noise, options)
+    return image, levels, rejected
 
 
 def _levels(
@@ -202,11 +295,10 @@ def _levels(
 
 
 def _average(
-    images: Sequence[Signal], levels: FloatArray, stack: FrameStack, options: FlatOptions
+    images: Sequence[Signal], levels: FloatArray, noise: Noise, options: FlatOptions
 ) -> tuple[Signal, FloatArray]:
     """Average scaled flats; values that are unusable in one of them come from the others."""
     values = np.stack([np.where(image.good, image.value, np.nan) for image in images])
-    noise = Noise(ron=stack.readout.ron, per_unit=1.0, relative=max(options.prnu, 0.01))
     stacked = clip_stack(
         ArrayPlanes(values),
         sigma=options.sigma,
@@ -234,7 +326,11 @@ def traced_flat(
         iterations=parameters.stacked_clipping_iterations,
         window=parameters.centre_fibre_window,
         prnu=inputs.flats.readout.prnu,
-        subtract_background=parameters.subtract_background,
+        background=BackgroundOptions(
+            bspline_deg=parameters.bspline_deg, gaussian_blur_sigma=parameters.gaussian_blur_sigma
+        )
+        if parameters.subtract_background
+        else None,
     )
     flat = combine_flats(inputs.flats, masters, layout, known.model if known else None, options)
     if parameters.subtract_background and flat.halo is None:
@@ -254,15 +350,23 @@ def traced_flat(
 def trace_metrics(flat: MasterFlat) -> dict[str, Any]:
     """Return the values of `TraceMetrics`."""
     traces, found_here = flat.traces, np.isfinite(flat.traces.match_score)
+    residual = traces.points["residual"][traces.points["used"]]
+    if residual.size == 0:
+        residual = np.array([np.nan])
     return {
         "found": int(traces.live.sum()),
         "dead": int((~traces.live).sum()),
+        "expected": int(traces.live.size),
         "match": traces.match_score if found_here else None,
         "margin": 1 - traces.runner_up / max(traces.match_score, 1e-9) if found_here else None,
         "rms": traces.rms,
+        "residual_min": float(residual.min()),
+        "residual_max": float(residual.max()),
+        "residual_sd": float(residual.std()),
         "width": float(np.median(traces.width[traces.live])),
-        "level_spread": float(np.std(flat.levels)) if len(flat.levels) > 1 else None,
-        "rejected": float(flat.rejected.max()),
+        "level_spread": float(np.std(flat.levels)) if len(flat.levels) > len(flat.lamps) else None,
+        "shift": [shift.shift for shift in flat.shifts],
+        "rejected": float(max(lamp.rejected.max() for lamp in flat.lamps)),
     }
 
 

@@ -140,6 +140,9 @@ def _paint_traces(product: TramlineMap) -> Figure:
     figure, axes = _figure(product, 2, 2)
     y, ids = product.traces.value, np.asarray(product.fibres["FIBRE_ID"])
     dead = np.asarray(product.fibres["STATUS"]) == "DEAD"
+    if product.points is not None and len(product.points):
+        axes[0, 0].plot(product.points["x"], product.points["y"], "k.", ms=1.5, label="detected")
+        axes[0, 0].legend(loc="upper right")
     for i, row in enumerate(y):
         style = {"color": COLOURS[1], "ls": ":"} if dead[i] else {"color": COLOURS[0]}
         axes[0, 0].plot(row, lw=0.7, **style)
@@ -175,10 +178,19 @@ def _paint_flat(product: FibreFlat) -> Figure:
     figure, axes = _figure(product, 2, 2)
     ids = np.asarray(product.fibres["FIBRE_ID"])
     throughput = np.asarray(product.fibres["THROUGHPUT"])
-    axes[0, 0].plot(product.extracted.T, lw=0.6)
-    axes[0, 0].plot(product.blaze, "k--", lw=1, label="blaze")
-    axes[0, 0].set(xlabel="column [pixel]", ylabel="extracted flat [electron]")
-    axes[0, 0].legend()
+    passed = np.where(throughput > 0, throughput, np.nan)
+    axes[0, 0].plot((product.extracted / passed[:, None]).T, lw=0.5, alpha=0.7)
+    fit = product.blaze_fit
+    scatter = 100 * float(fit.get("ESO PRO BLAZE RMS", np.nan))
+    label = f"blaze: {fit.get('ESO PRO BLAZE METHOD', 'spline')}, fits to {scatter:.1f} %"
+    axes[0, 0].plot(product.blaze, "k--", lw=1.2, label=label)
+    lamps = product.lamps if product.lamps is not None else ()
+    for colour, row in zip(COLOURS[4:], lamps, strict=False):
+        span = (row["FIRST"], row["LAST"])
+        axes[0, 0].axvspan(*span, ymax=0.04, color=colour, lw=0, label=row["LAMP"])
+    axes[0, 0].set(xlabel="column [pixel]", ylabel="extracted flat / throughput [electron]")
+    axes[0, 0].set_ylim(-0.02 * np.nanmax(product.blaze), 1.25 * np.nanmax(product.blaze))
+    axes[0, 0].legend(loc="upper center", ncols=3, fontsize=8)
     axes[0, 1].bar(ids, throughput, color=COLOURS[0])
     axes[0, 1].axhline(1, color="k", lw=0.6)
     axes[0, 1].set(xlabel="FIBRE_ID", ylabel="throughput (median live fibre = 1)")

@@ -9,6 +9,7 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe.extraction.halo import Halo
+from kspecpipe.extraction.response import Response
 from kspecpipe.product import Product, cards, image_hdu, signal_hdu, table_hdu
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.trace.model import POINT_DTYPE, Traces
@@ -27,6 +28,10 @@ PROFILE_AXES = (
     "CDELT3",
 )
 GRID_AXIS = ("CTYPE1", "CRPIX1", "CRVAL1", "CDELT1", "CUNIT1")
+BLAZE_CARDS = tuple(
+    f"ESO PRO BLAZE {name}"
+    for name in ("METHOD", "RMS", "AMPLITUDE", "PERIOD", "CENTRE", "QUADRATIC", "CUBIC", "SLOPE")
+)
 CORRELATION = ("ESO PRO CORR1", "ESO PRO CORR2", "ESO PRO CORR3")
 
 
@@ -113,6 +118,10 @@ class FibreFlat(Product):
     flat: Signal = signal_hdu(unit="", doc="EXTRACTED / (BLAZE x THROUGHPUT)")
     extracted: FloatArray = image_hdu("EXTRACTED", unit="electron", doc="extracted flat")
     blaze: FloatArray = image_hdu("BLAZE", unit="electron", doc="smooth shape of the median fibre")
+    blaze_fit: dict[str, Any] = cards("BLAZE", *BLAZE_CARDS, doc="how the blaze was fitted")
+    lamps: Table | None = table_hdu(
+        "LAMPS", optional=True, doc="columns and scale of each lamp, when there were several"
+    )
     fibres: Table = table_hdu("FIBRES", doc="one row per fibre, with THROUGHPUT")
 
 
@@ -191,6 +200,18 @@ class Reduced(Product):
         "PRIMARY", *CORRELATION, doc="correlation of samples 1, 2, 3 pixels apart, median fibre"
     )
     fibres: Table = table_hdu("FIBRES", doc="one row per fibre")
+
+
+def blaze_cards(response: Response) -> dict[str, Any]:
+    """Return how a blaze was fitted, with the parameters of a squared sinc."""
+    values: dict[str, Any] = {
+        "METHOD": "sinc" if response.sinc else "spline",
+        "RMS": response.blaze_rms,
+    }
+    if response.sinc:
+        names = ("amplitude", "period", "centre", "quadratic", "cubic", "slope")
+        values |= {name.upper(): float(getattr(response.sinc, name)) for name in names}
+    return {f"ESO PRO BLAZE {name}": value for name, value in values.items() if value == value}
 
 
 def _axis_cards(profile: Profile) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from kspecpipe.errors import RecipeError
+from kspecpipe.extraction.solve import model_image
 from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
 from kspecpipe.trace.model import Traces
 
@@ -169,7 +171,8 @@ def low_sensitivity_pixels(
     model: FloatArray,
     *,
     low_sensitivity_clipping_sigma: float = 5.0,
-    min_model: float = 0.3,
+    response: float = 1.0,
+    min_model: float = 0.1,
 ) -> BoolArray:
     """Find pixels that see less light than the profile says.
 
@@ -178,12 +181,15 @@ def low_sensitivity_pixels(
     flat : Signal, shape (ny, nx)
         Master flat [electron]; its variance without Poisson noise.
     model : ndarray, shape (ny, nx)
-        What the fibres' profiles and spectra predict, see `model_image`.
+        What the fibres' profiles and smooth spectra predict, see `smooth_model`.
     low_sensitivity_clipping_sigma : float
         Robust standard deviations (and at least as many of the pixel's own noise) below the
         median ratio of light to model.
+    response : float
+        Fraction of the median ratio that a pixel must not reach besides.
     min_model : float
-        Only pixels with at least this fraction of the brightest model pixel near them are judged.
+        Only pixels with at least this fraction of the brightest model pixel of their column are
+        judged.
 
     Returns
     -------
@@ -194,17 +200,53 @@ def low_sensitivity_pixels(
     ValueError
         If the shapes disagree.
     """
-    if flat.shape != model.shape:
-        raise ValueError(f"flat {flat.shape} and model {model.shape} differ in shape")
-    noise = np.sqrt(flat.variance + np.maximum(model, 0))
-    peak = model.max(axis=0)
-    judged = flat.good & (model > min_model * peak) & (model > 20 * noise)
+    judged = lit_pixels(flat, model, min_model) & flat.good
     low = np.zeros(flat.shape, dtype=bool)
     if not judged.any():
         return low
     ratio = flat.value[judged] / model[judged]
-    centre = np.median(ratio)
+    centre = float(np.median(ratio))
     scatter = 1.4826 * np.median(np.abs(ratio - centre))
-    limit = np.hypot(scatter, noise[judged] / model[judged])
-    low[judged] = ratio < centre - low_sensitivity_clipping_sigma * limit
+    noise = np.sqrt(flat.variance[judged] + np.maximum(model[judged], 0)) / model[judged]
+    limit = centre - low_sensitivity_clipping_sigma * np.hypot(scatter, noise)
+    low[judged] = (ratio < limit) & (ratio < response * centre)
     return low
+
+
+def lit_pixels(flat: Signal, model: FloatArray, min_model: float = 0.1) -> BoolArray:
+    """Find pixels with fibre light of which a lack could be seen, usable or not (ny, nx).
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree.
+    """
+    if flat.shape != model.shape:
+        raise ValueError(f"flat {flat.shape} and model {model.shape} differ in shape")
+    noise = np.sqrt(np.nan_to_num(flat.variance) + np.maximum(model, 0))
+    return np.asarray((model > min_model * model.max(axis=0)) & (model > 20 * noise))
+
+
+def smooth_model(
+    spectra: Signal, window: IntArray, weights: FloatArray, n_row: int, width: int = 15
+) -> FloatArray:
+    """Image (n_row, nx) of the fibres' light without what single bad pixels did to the spectra.
+
+    Parameters
+    ----------
+    spectra : Signal, shape (nfib, nx)
+        Extracted flat [electron].
+    window, weights : ndarray
+        As for `extract_fibres`.
+    n_row : int
+        Rows of the image.
+    width : int
+        Columns of the running median [pixel].
+    """
+    known = np.isfinite(spectra.value)
+    column = np.arange(spectra.shape[1])
+    filled = np.zeros(spectra.shape)
+    for f in np.flatnonzero(known.any(axis=1)):
+        filled[f] = np.interp(column, column[known[f]], spectra.value[f, known[f]])
+    smooth = ndimage.median_filter(filled, (1, width), mode="nearest")
+    return model_image(replace(spectra, value=smooth), window, weights, n_row)

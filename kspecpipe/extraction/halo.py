@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import lsq_linear
 
-from kspecpipe.extraction.background import fit_background
+from kspecpipe.extraction.background import BackgroundOptions, fit_background
 from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.trace.model import Traces
@@ -181,7 +181,12 @@ def _robust_fit(
 
 
 def subtract_scattered(
-    image: Signal, traces: Traces, layout: FibreLayout, halo: Halo | None
+    image: Signal,
+    traces: Traces,
+    layout: FibreLayout,
+    halo: Halo | None,
+    *,
+    options: BackgroundOptions | None = None,
 ) -> tuple[Signal, FloatArray]:
     """Subtract the halo of the fibres, and then the background in the rows without fibre light.
 
@@ -195,6 +200,8 @@ def subtract_scattered(
         Rows without light.
     halo : Halo or None
         Halo of the flat; None: only the background is subtracted.
+    options : BackgroundOptions, optional
+        How the background is fitted.
 
     Returns
     -------
@@ -207,7 +214,9 @@ def subtract_scattered(
     if halo is not None:
         scattered = halo.image(fibre_light_image(image, traces))
     near = replace(image, value=image.value - scattered)
-    scattered = (scattered + fit_background(near, traces, layout)).astype(np.float32)
+    scattered = (scattered + fit_background(near, traces, layout, options=options)).astype(
+        np.float32
+    )
     # Its photons were counted with all others: their noise stays when they are taken off.
     variance = image.variance + np.maximum(scattered, 0)
     return replace(image, value=image.value - scattered, variance=variance), scattered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ class StitchedFlat:
 
     Parameters
     ----------
+    names : tuple of str
+        The lamps.
     spectra : Signal, shape (nfib, nx)
         On the scale of the lamp with most light.
     lamp : ndarray of int, shape (nx,)
@@ -28,14 +30,24 @@ class StitchedFlat:
         Factor of each lamp.
     """
 
+    names: tuple[str, ...]
     spectra: Signal
     lamp: IntArray
     crossovers: tuple[int, ...]
     scales: tuple[float, ...]
 
+    @property
+    def joints(self) -> list[tuple[str, str, int]]:
+        """Names of the lamps on both sides of each change, and its first column."""
+        return [
+            (self.names[self.lamp[at - 1]], self.names[self.lamp[at]], at)
+            for at in self.crossovers
+            if 0 < at < self.lamp.size
+        ]
+
 
 def stitch_lamps(
-    spectra: Sequence[Signal], *, min_snr: float = 20.0, overlap: int = 41
+    spectra: Mapping[str, Signal], *, min_snr: float = 20.0, overlap: int = 41, scale: bool = True
 ) -> StitchedFlat:
     """Stitch the flats of several lamps per wavelength range.
 
@@ -44,12 +56,14 @@ def stitch_lamps(
 
     Parameters
     ----------
-    spectra : sequence of Signal, each (nfib, nx)
-        Extracted flat of each lamp [electron].
+    spectra : mapping of str to Signal, each (nfib, nx)
+        Extracted flat of each lamp [electron]; fibres without light are NaN.
     min_snr : float
         Signal-to-noise ratio of the median fibre that is enough light.
     overlap : int
         Columns around the cross-over from which the scale is taken.
+    scale : bool
+        Whether the lamps are brought to one scale; if not, the spectra step at the cross-over.
 
     Returns
     -------
@@ -62,47 +76,50 @@ def stitch_lamps(
     ValueError
         If there is no lamp, or the shapes disagree.
     """
-    if not spectra or len({lamp.shape for lamp in spectra}) != 1:
-        raise ValueError(f"lamps have shapes {[lamp.shape for lamp in spectra]}; one is needed")
-    quality = np.stack([_median_snr(lamp) for lamp in spectra])
+    names, lamps = list(spectra), list(spectra.values())
+    if len({lamp.shape for lamp in lamps}) != 1:
+        raise ValueError(f"lamps have shapes {[lamp.shape for lamp in lamps]}; one is needed")
+    quality = np.stack([_median_snr(lamp) for lamp in lamps])
     column = np.arange(quality.shape[1])
     order = np.argsort([float(q @ column / max(q.sum(), 1e-30)) for q in quality])
     joints, ratios = [0], [1.0]
     for left, right in zip(order[:-1], order[1:], strict=True):
-        at = _crossover(quality[left], quality[right], min_snr, (int(left), int(right)))
+        at = _crossover(quality[left], quality[right], min_snr, (names[left], names[right]))
         joints.append(max(at, joints[-1]))
-        ratios.append(_scale(spectra[left], spectra[right], at, overlap))
-    scales = np.cumprod(ratios)
-    reference = int(np.argmax([quality[i].sum() for i in order]))
-    scales = scales / scales[reference]
+        ratios.append(_scale(lamps[left], lamps[right], at, overlap) if scale else 1.0)
+    by_lamp = np.empty(len(lamps))
+    by_lamp[order] = np.cumprod(ratios)
+    by_lamp /= by_lamp[int(np.argmax(quality.sum(axis=1)))]
     lamp = order[np.searchsorted(joints, column, side="right") - 1]
-    by_lamp = np.empty(len(spectra))
-    by_lamp[order] = scales
-    scaled = [lamp_spectra.scale(s) for lamp_spectra, s in zip(spectra, by_lamp, strict=True)]
-    result = Signal(
-        *(
-            np.stack([getattr(part, name) for part in scaled])[lamp, :, column].T
-            for name in ("value", "variance", "dq")
-        )
+    scaled = [part.scale(factor) for part, factor in zip(lamps, by_lamp, strict=True)]
+    parts = (
+        np.stack([getattr(part, name) for part in scaled])[lamp, :, column].T
+        for name in ("value", "variance", "dq")
     )
-    return StitchedFlat(result, lamp, tuple(joints[1:]), tuple(float(s) for s in by_lamp))
+    return StitchedFlat(
+        tuple(names), Signal(*parts), lamp, tuple(joints[1:]), tuple(by_lamp.tolist())
+    )
 
 
 def _median_snr(lamp: Signal) -> FloatArray:
     """Signal-to-noise ratio of the median fibre at each column, smoothed; 0 without data."""
     good = lamp.good & (lamp.variance > 0)
-    snr = np.where(good, lamp.value / np.sqrt(np.where(good, lamp.variance, 1)), 0)
+    live = good.any(axis=1)
+    if not live.any():
+        return np.zeros(lamp.shape[1])
+    snr = np.where(good, lamp.value / np.sqrt(np.where(good, lamp.variance, 1)), 0)[live]
     smooth: FloatArray = ndimage.median_filter(np.median(snr, axis=0), 15, mode="nearest")
     return np.maximum(smooth, 0)
 
 
-def _crossover(left: FloatArray, right: FloatArray, min_snr: float, lamps: tuple[int, int]) -> int:
+def _crossover(left: FloatArray, right: FloatArray, min_snr: float, lamps: tuple[str, str]) -> int:
     """Column where both lamps are about equally good, both with enough light."""
     both = (left > min_snr) & (right > min_snr)
     if not both.any():
         raise RecipeError(
-            f"lamps {lamps[0]} and {lamps[1]} have no column in common with a signal-to-noise "
-            f"ratio above {min_snr:g}; they cannot be put on one scale"
+            f"the lamps {lamps[0] or 'without a name'} and {lamps[1] or 'without a name'} have no "
+            f"column in common with a signal-to-noise ratio above {min_snr:g}; they cannot be put "
+            "on one scale. Give longer flats of the fainter lamp, or reduce them one by one"
         )
     at = np.flatnonzero(both)
     return int(at[np.argmin(np.abs(np.log(left[at] / right[at])))])

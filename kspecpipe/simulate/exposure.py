@@ -47,7 +47,7 @@ class Observation:
     index : int
         Running number within the class and mode.
     lamps : tuple of str
-        Arc lamps that are on.
+        Arc or flat lamps that are on.
     planes : int
         Frames in the file.
     hours : float
@@ -237,7 +237,7 @@ def _frame_truth(
         return FrameTruth(trace, wavelength, arc_light(bench, shift, seen.lamps, level))
     if seen.tag == "SKYFLAT":
         return FrameTruth(trace, wavelength, twilight_light(bench, shift, seen.exptime))
-    return FrameTruth(trace, wavelength, flat_light(bench, shift, level))
+    return FrameTruth(trace, wavelength, flat_light(bench, shift, level, seen.lamps))
 
 
 def _long_slit(shape: tuple[int, int]) -> FloatArray:

@@ -30,11 +30,12 @@ class Light:
     target: FloatArray
 
 
-def flat_light(bench: Bench, shift: Shift, level: float) -> FloatArray:
+def flat_light(bench: Bench, shift: Shift, level: float, lamps: tuple[str, ...] = ()) -> FloatArray:
     """Return the electrons of a lamp flat: about 95 000 times ``level`` at its brightest."""
     optics = bench.optics
-    spectrum = _continuum(optics, shift, sources.flat_lamp)
-    peak = _continuum(optics, Shift(), sources.flat_lamp).max()
+    lamp = sources.deuterium_lamp if lamps == ("D2",) else sources.flat_lamp
+    spectrum = _continuum(optics, shift, lamp)
+    peak = _continuum(optics, Shift(), lamp).max()
     return bench.through_fibres(spectrum * (_FLAT_PEAK * level / peak))
 
 

@@ -59,9 +59,9 @@ def lightfield_cards(instrument: Instrument, mode: Mode, shot: Shot, *, broken: 
 
 
 def class_word(tag: str, lamps: tuple[str, ...]) -> str:
-    """Return the first word of a file's name; an arc lamp that burns alone is named."""
+    """Return the first word of a file's name; a lamp that burns alone is named."""
     word = {"SKYFLAT": "SkyFlat", "LFLAT": "LFlat", "FLATOFF": "FlatOff"}.get(tag, tag.capitalize())
-    return f"{''.join(lamps)}_arc" if lamps else word
+    return f"{''.join(lamps)}_{tag.lower()}" if lamps else word
 
 
 def new_name(word: str, mode: Mode | None, shot: Shot, index: int) -> str:

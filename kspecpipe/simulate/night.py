@@ -102,14 +102,16 @@ def _programme(plan: NightPlan, modes: Sequence[Mode]) -> Iterator[Observation]:
     for number, mode in enumerate(modes):
         hours = number * _HOURS_PER_MODE
         for tag in ("lflat", "flat", "flatoff", "arc", "skyflat", "object"):
-            for lamps in _lamp_sets(plan) if tag == "arc" else [()]:
+            for lamps in _lamp_sets(plan, tag):
                 for index in range(getattr(counts, tag)):
                     yield Observation(tag.upper(), mode, index + 1, lamps, hours=hours)
     yield from (Observation("DARK", None, i + 1) for i in range(counts.dark))
 
 
-def _lamp_sets(plan: NightPlan) -> list[tuple[str, ...]]:
-    """Return the lamps of each arc."""
+def _lamp_sets(plan: NightPlan, tag: str) -> list[tuple[str, ...]]:
+    """Return the lamps of each arc or flat."""
+    if tag != "arc":
+        return [(lamp,) for lamp in plan.flat_lamps if tag == "flat"] or [()]
     if plan.separate_lamps:
         return [lamps for lamps in _SEPARATE if plan.missing_lamp not in lamps]
     return [tuple(lamp for lamp in LAMPS if lamp != plan.missing_lamp)]
@@ -137,7 +139,7 @@ def _label(dome: Dome, seen: Observation, number: int) -> tuple[str, list[str]]:
         cards = standard_cards(seen, mode, tile or seen.tag.lower())
         return standard_name(seen.start, number), cards
     shot = lightfield.Shot(seen.start, seen.exptime, dome.plan.readout, number)
-    lamp = seen.lamps if dome.plan.separate_lamps else ()
+    lamp = seen.lamps if dome.plan.separate_lamps or seen.tag == "FLAT" else ()
     word = tile or lightfield.class_word(seen.tag, lamp)
     cards = lightfield.lightfield_cards(
         dome.instrument, mode, shot, broken=dome.plan.traps.broken_cards

@@ -93,6 +93,8 @@ class NightPlan:
         One arc lamp a file instead of all together.
     missing_lamp : str or None
         A lamp that has failed.
+    flat_lamps : tuple of {"D2", "QTH"}
+        Flats are taken with each of these lamps; empty: with the usual lamp.
     cube : bool
         All biases in one file of several planes.
     tile : int
@@ -112,5 +114,6 @@ class NightPlan:
     names: Literal["new", "old"] = "new"
     separate_lamps: bool = False
     missing_lamp: str | None = None
+    flat_lamps: tuple[str, ...] = ()
     cube: bool = False
     tile: int = 46

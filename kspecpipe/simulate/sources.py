@@ -75,6 +75,12 @@ def flat_lamp(wavelength: FloatArray) -> FloatArray:
     return glow * cut * start * start * (3 - 2 * start) * 0.55
 
 
+def deuterium_lamp(wavelength: FloatArray) -> FloatArray:
+    """Return a blue flat lamp that fades towards the red, in the place of `flat_lamp`."""
+    glow: FloatArray = np.exp(-(wavelength - 4000.0) / 700.0) * response(wavelength)
+    return glow
+
+
 def arc_continuum(wavelength: FloatArray) -> FloatArray:
     """Return the glow of discharge lamps, maximum about 1: humps at 4100-5000 Angstrom."""
     humps = ((4180.0, 60.0, 0.5), (4390.0, 110.0, 0.8), (4640.0, 90.0, 1.0), (4905.0, 70.0, 0.6))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kspecpipe.detector.badpixels import combine_bad_pixels, find_cold_pixels
+from kspecpipe.detector.badpixels import combine_bad_pixels
 from kspecpipe.detector.calibrate import Calibrations, ReadOut, calibrate_image
 from kspecpipe.detector.overscan import overscan_level
 from kspecpipe.detector.pixel_flat import apply_pixel_flat, pixel_flat
@@ -108,20 +108,6 @@ def test_maps_of_bad_pixels_join_bit_by_bit():
         combine_bad_pixels([one, two.T])
     with pytest.raises(ValueError, match="none at all"):
         combine_bad_pixels([])
-
-
-def test_cold_pixels_are_found_in_a_fibre_flat_and_only_they():
-    rng = np.random.default_rng(8)
-    y, x = np.mgrid[:60, :200]
-    light = 8000 / (1 + np.abs((y - 30 - 0.003 * x) / 2.0) ** 3) * (1 + 0.3 * np.sin(x / 40))
-    light[30, 70] *= 0.1
-    light[29, 120] *= 0.3
-    light[5, 5] *= 0.0
-    frame = Signal.of(rng.poisson(light) + rng.normal(0, 4, light.shape), 16 + light)
-    cold = find_cold_pixels(frame)
-    assert set(zip(*np.nonzero(cold), strict=True)) == {(30, 70), (29, 120)}
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        find_cold_pixels(frame, response=2)
 
 
 # --- pixel flat

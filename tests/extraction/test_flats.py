@@ -2,9 +2,14 @@ import numpy as np
 import pytest
 
 from kspecpipe.errors import RecipeError
-from kspecpipe.extraction.flats import exposure_levels, fibre_light, low_sensitivity_pixels
+from kspecpipe.extraction.flats import (
+    exposure_levels,
+    fibre_light,
+    low_sensitivity_pixels,
+    smooth_model,
+)
 from kspecpipe.extraction.lamps import stitch_lamps
-from kspecpipe.extraction.solve import extract_fibres, model_image
+from kspecpipe.extraction.solve import extract_fibres
 from kspecpipe.signal import DQ, Signal
 
 
@@ -49,22 +54,61 @@ def test_flats_without_light_are_named(frames, bench, measured):
         fibre_light(dark, measured[1], master=dark.select(slice(0, 10)))
 
 
-def test_dull_pixels_are_found_and_only_they(frames, bench):
+@pytest.fixture
+def dull(frames, bench):
+    """Return a flat in which eight pixels see 60 % of their light, its model and the pixels."""
     rng = np.random.default_rng(4)
     frame = bench.expose(frames.lamp(bench), rng)
     value = frame.value * rng.normal(1, 0.005, frame.shape)
     window, weights = bench.windows(12)
     fibre, column = np.arange(8), np.arange(20, 400, 48)[:8]
     row = np.round(bench.y[fibre, column]).astype(int)
-    value[row, column] *= 0.7
+    value[row, column] *= 0.6
     frame = Signal(value, frame.variance, frame.dq)
     spectra = extract_fibres(frame, window, weights).spectra
-    model = model_image(spectra, window, weights, bench.n_row)
+    return frame, smooth_model(spectra, window, weights, bench.n_row), (row, column)
+
+
+def test_dull_pixels_are_found_and_only_they(dull):
+    frame, model, at = dull
     low = low_sensitivity_pixels(frame, model)
-    assert low[row, column].all()
+    assert low[at].all()
     assert low.sum() <= 8 + 2
+    np.testing.assert_array_equal(
+        np.nonzero(low_sensitivity_pixels(frame, model, response=0.7)), at
+    )
+    assert not low_sensitivity_pixels(frame, model, response=0.5).any()
     with pytest.raises(ValueError, match="differ in shape"):
         low_sensitivity_pixels(frame, model[:10])
+
+
+def test_significance_is_asked_for_too(dull):
+    frame, model, _ = dull
+    assert not low_sensitivity_pixels(frame, model, low_sensitivity_clipping_sigma=1000).any()
+
+
+def test_pixels_without_light_are_never_dull(dull):
+    frame, model, _ = dull
+    dark = Signal.of(np.zeros(frame.shape), frame.variance)
+    assert not low_sensitivity_pixels(dark, 0 * model).any()
+    assert not low_sensitivity_pixels(frame, model)[np.abs(model) < 10].any()
+
+
+def test_the_smooth_model_forgets_single_bad_samples(frames, bench, dull):
+    _, model, (row, column) = dull
+    truth = bench.exact(frames.lamp(bench)).value
+    assert np.abs(model[row, column] / truth[row, column] - 1).max() < 0.03
+
+
+def test_the_smooth_model_bridges_missing_samples(frames, bench):
+    window, weights = bench.windows(12)
+    spectra = Signal.of(frames.lamp(bench))
+    gap = np.zeros(spectra.shape, dtype=bool)
+    gap[2, 100:104] = True
+    holed = Signal(np.where(gap, np.nan, spectra.value), spectra.variance, spectra.dq)
+    whole = smooth_model(spectra, window, weights, bench.n_row)
+    filled = smooth_model(holed, window, weights, bench.n_row)
+    np.testing.assert_allclose(filled, whole, rtol=1e-3, atol=1e-3 * whole.max())
 
 
 def two_lamps(rng):
@@ -84,8 +128,9 @@ def two_lamps(rng):
 def test_lamps_are_joined_where_both_shine():
     blue, red = two_lamps(np.random.default_rng(5))
     red = red.flag(np.arange(800)[None] == 700 + np.zeros((3, 1), int), DQ.HOT)
-    found = stitch_lamps([red, blue])
+    found = stitch_lamps({"QTH": red, "D2": blue})
     (joint,) = found.crossovers
+    assert found.joints == [("D2", "QTH", joint)]
     assert 200 < joint < 450
     assert (found.lamp[:joint] == 1).all()
     assert (found.lamp[joint:] == 0).all()
@@ -101,14 +146,35 @@ def test_lamps_are_joined_where_both_shine():
 
 def test_a_single_lamp_is_itself():
     blue, _ = two_lamps(np.random.default_rng(6))
-    found = stitch_lamps([blue])
+    found = stitch_lamps({"": blue})
     np.testing.assert_array_equal(found.spectra.value, blue.value)
     assert found.crossovers == ()
 
 
+def test_dead_fibres_do_not_stop_the_stitching():
+    blue, red = two_lamps(np.random.default_rng(8))
+    dead = np.broadcast_to(np.array([False, True, False])[:, None], blue.shape)
+    lamps = {
+        "D2": blue.flag(dead, DQ.NO_DATA),
+        "QTH": red.flag(dead, DQ.NO_DATA),
+    }
+    found = stitch_lamps(lamps)
+    assert (found.spectra.dq[1] == DQ.NO_DATA).all()
+    whole = stitch_lamps({"D2": blue, "QTH": red})
+    assert abs(found.crossovers[0] - whole.crossovers[0]) < 20
+
+
+def test_lamps_that_are_not_scaled_step_at_the_crossover():
+    blue, red = two_lamps(np.random.default_rng(9))
+    found = stitch_lamps({"D2": blue, "QTH": red}, scale=False)
+    assert found.scales == (1.0, 1.0)
+    (joint,) = found.crossovers
+    np.testing.assert_array_equal(found.spectra.value[:, :joint], blue.value[:, :joint])
+
+
 def test_lamps_without_common_light_cannot_be_joined():
     blue, red = two_lamps(np.random.default_rng(7))
-    with pytest.raises(RecipeError, match="no column in common"):
-        stitch_lamps([blue, red], min_snr=1e4)
+    with pytest.raises(RecipeError, match="D2 and QTH have no column in common"):
+        stitch_lamps({"D2": blue, "QTH": red}, min_snr=1e4)
     with pytest.raises(ValueError, match="shapes"):
-        stitch_lamps([])
+        stitch_lamps({})

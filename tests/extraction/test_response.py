@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspecpipe.errors import RecipeError
-from kspecpipe.extraction.response import fit_blaze_sinc, split_response
+from kspecpipe.extraction.blaze import BlazeSplineOptions, fit_blaze_sinc
+from kspecpipe.extraction.response import ResponseOptions, split_response
 from kspecpipe.signal import DQ, Signal
 
 X = np.arange(1340)
@@ -100,15 +101,53 @@ def test_no_light_is_an_error():
         split_response(spectra(), np.ones(3, dtype=bool))
 
 
-def test_a_sinc_squared_blaze_is_recovered():
+def echelle_order(period=3200):
     distance = X - 700.0
-    phase = 2 * np.pi * (distance + 2e-5 * distance**2) / 3200
-    truth = 5e4 * np.sinc(phase / np.pi) ** 2 * (1 + 1e-4 * distance)
+    phase = 2 * np.pi * (distance + 2e-5 * distance**2) / period
+    return 5e4 * np.sinc(phase / np.pi) ** 2 * (1 + 1e-4 * distance)
+
+
+def test_a_sinc_squared_blaze_is_recovered():
+    truth = echelle_order()
     noisy = truth + np.sqrt(truth + 10) * np.random.default_rng(7).standard_normal(X.size)
     noisy[300:304] = np.nan
     found = fit_blaze_sinc(noisy)
     used = found.used
     assert np.abs(found.blaze[used] / truth[used] - 1).max() < 0.02
     assert found.rms < 0.02
+    assert found.period == pytest.approx(3200, rel=0.05)  # tied to slope and quadratic term
     with pytest.raises(RecipeError, match="samples"):
         fit_blaze_sinc(np.full(100, np.nan))
+    with pytest.raises(RecipeError, match="too few samples have light"):
+        fit_blaze_sinc(np.zeros(100))
+
+
+def test_both_shapes_of_the_blaze_leave_the_same_spectra():
+    flat = spectra(np.random.default_rng(8), lamp=echelle_order())
+    live = np.ones(7, dtype=bool)
+    for method in ("spline", "sinc"):
+        found = split_response(flat, live, options=ResponseOptions(blaze=method))
+        assert (found.sinc is not None) == (method == "sinc")
+        assert found.blaze_rms < 0.04
+        product = found.blaze * found.throughput[:, None] * found.fibre_flat.value
+        direct = (found.fibre_flat.dq & DQ.EXTRAPOLATED) == 0
+        np.testing.assert_allclose(product[direct], flat.value[direct], rtol=1e-10)
+
+
+def test_a_blaze_of_the_wrong_shape_shows_in_its_scatter():
+    humps = 2e4 * (1 + 0.6 * np.sin(X / 120))
+    flat, live = spectra(lamp=humps), np.ones(7, dtype=bool)
+    spline = split_response(flat, live).blaze_rms
+    sinc = split_response(flat, live, options=ResponseOptions(blaze="sinc")).blaze_rms
+    assert spline < 0.05 < sinc
+
+
+def test_a_corner_between_two_lamps_is_followed():
+    roof = 2e4 * (1.2 - np.minimum(np.abs(X - 601.5), 400) / 400)[None] ** -1
+    flat = Signal.of(np.repeat(roof, 3, axis=0), 100.0)
+    live, near = np.ones(3, dtype=bool), np.abs(X - 601.5) < 60
+    smooth = split_response(flat, live)
+    spline = BlazeSplineOptions(corners=(602,))
+    cornered = split_response(flat, live, options=ResponseOptions(spline=spline))
+    assert np.abs(smooth.fibre_flat.value[:, near] - 1).max() > 0.01
+    assert np.abs(cornered.fibre_flat.value[:, near] - 1).max() < 0.003

@@ -183,14 +183,21 @@ class HealthyNight:
         return worst_flags(outcome)
 
     def check(
-        self, recipe: str, metric: str, edit: Edit, kin: Iterable[str] = (), **options: Any
+        self,
+        recipe: str,
+        metrics: str | Sequence[str],
+        edit: Edit,
+        kin: Iterable[str] = (),
+        **options: Any,
     ) -> None:
-        """Check that a fault turns its metric red, and no other but its kin."""
+        """Check that a fault turns its metrics red, and no other but their kin."""
         before, after = self.healthy[recipe], self.flags(recipe, edit, **options)
-        assert after[metric] in (Flag.WARN, Flag.FAIL, Flag.UNMEASURED), after
-        assert ORDER.index(after[metric]) > ORDER.index(before[metric]), after
-        changed = {name for name in after if after[name] != before[name]}
-        assert changed <= {metric, *kin}, {name: after[name] for name in changed}
+        turned = [metrics] if isinstance(metrics, str) else metrics
+        changed = {name: after[name] for name in after if after[name] != before[name]}
+        for metric in turned:
+            assert after[metric] in (Flag.WARN, Flag.FAIL, Flag.UNMEASURED), (metric, changed)
+            assert ORDER.index(after[metric]) > ORDER.index(before[metric]), (metric, changed)
+        assert set(changed) <= {*turned, *kin}, changed
 
 
 def read(path: Path) -> np.ndarray:

@@ -1,0 +1,187 @@
+"""The blaze: the smooth shape that the spectra of a flat share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.interpolate import BSpline
+from scipy.optimize import least_squares
+
+from kspecpipe.errors import RecipeError
+from kspecpipe.signal import BoolArray, FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlazeSplineOptions:
+    """How the spline is fitted.
+
+    Parameters
+    ----------
+    bspline_deg : int
+        Degree of the spline.
+    knot_distance : float
+        Distance of its knots [pixel]; fringes must be shorter.
+    clip_sigma : float
+        Rejection limit.
+    corners : tuple of int
+        Columns at which the slope may change at once: where the light is of another lamp.
+    """
+
+    bspline_deg: int = 3
+    knot_distance: float = 64.0
+    clip_sigma: float = 4.0
+    corners: tuple[int, ...] = ()
+
+
+def fit_blaze_spline(
+    spectrum: FloatArray,
+    known: BoolArray,
+    error: FloatArray,
+    *,
+    options: BlazeSplineOptions | None = None,
+) -> FloatArray:
+    """Fit a robust smoothing spline to one spectrum.
+
+    Parameters
+    ----------
+    spectrum : ndarray, shape (nx,)
+        Spectrum of the median live fibre [electron].
+    known : ndarray of bool, shape (nx,)
+        Columns with data.
+    error : ndarray, shape (nx,)
+        Standard deviation [electron].
+    options : BlazeSplineOptions, optional
+        Degree, knots, clipping.
+
+    Returns
+    -------
+    ndarray, shape (nx,)
+        The blaze [electron], never negative.
+    """
+    options = options or BlazeSplineOptions()
+    n_x, degree = spectrum.size, options.bspline_deg
+    number = max(int(round(n_x / options.knot_distance)), 1)
+    inner = np.linspace(0, n_x - 1, number + 1)
+    corners = [at - 0.5 for at in options.corners if 0 < at < n_x]
+    far = np.all(np.abs(inner[:, None] - np.array(corners or [np.inf])) > 4, axis=1)
+    inner = np.sort(np.append(inner[far], np.repeat(corners, degree)))
+    knots = np.concatenate([np.full(degree, 0.0), inner, np.full(degree, n_x - 1.0)])
+    design = BSpline.design_matrix(np.arange(float(n_x)), knots, degree).toarray()
+    # fringes of some per cent must not be taken for outliers, nor bright columns decide alone
+    weight = known / (error**2 + (0.03 * spectrum) ** 2 + 1e-30)
+    bend = np.diff(np.eye(design.shape[1]), 2, axis=0)
+    taper = np.ones(n_x)
+    for _ in range(6):
+        gram = (design.T * (weight * taper)) @ design
+        gram += 1e-6 * np.trace(gram) / gram.shape[0] * (bend.T @ bend)
+        smooth = design @ np.linalg.solve(gram, design.T @ (weight * taper * spectrum))
+        pull = np.abs(spectrum - smooth) * np.sqrt(weight)
+        scatter = max(1.4826 * float(np.median(pull[known])), 1e-12)
+        taper = (pull < options.clip_sigma * max(scatter, 0.5)).astype(float)
+    return np.asarray(np.maximum(smooth, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class SincBlaze:
+    """A blaze of the shape of a grating's diffraction pattern.
+
+    Parameters
+    ----------
+    blaze : ndarray, shape (nx,)
+        The model [electron].
+    amplitude, period, centre, quadratic, cubic, slope : float
+        Its parameters A, P, L, q, c, s.
+    rms : float
+        Relative scatter of the smoothed spectrum about the model where there is light.
+    used : ndarray of bool, shape (nx,)
+        Columns that took part.
+    """
+
+    blaze: FloatArray
+    amplitude: float
+    period: float
+    centre: float
+    quadratic: float
+    cubic: float
+    slope: float
+    rms: float
+    used: BoolArray
+
+
+def fit_blaze_sinc(
+    spectrum: FloatArray,
+    *,
+    median_width: int = 25,
+    low: float = 0.05,
+    high: float = 2.0,
+    peak_cut: float = 0.1,
+) -> SincBlaze:
+    """Fit the squared sinc of an echelle order to one spectrum.
+
+    B(x) = A sin(X)^2 / X^2 (1 + s d) with X = 2 pi (d + q d^2 + c d^3) / P and d = x - L.
+
+    Parameters
+    ----------
+    spectrum : ndarray, shape (nx,)
+        Spectrum [electron]; NaN where unknown.
+    median_width : int
+        Width of the running median [pixel].
+    low, high : float
+        Samples outside these multiples of the 95th percentile are left out.
+    peak_cut : float
+        Fraction of the model's peak above which samples count in the scatter.
+
+    Returns
+    -------
+    SincBlaze
+
+    Raises
+    ------
+    RecipeError
+        If too few samples have light.
+
+    References
+    ----------
+    .. [1] Cook et al. 2022, PASP 134, 114509 (APERO).
+    """
+    x = np.arange(spectrum.size, dtype=float)
+    finite = np.isfinite(spectrum)
+    if finite.sum() < 20:
+        raise RecipeError(f"{finite.sum()} samples of the blaze have data; 20 are needed for a fit")
+    filled = np.interp(x, x[finite], spectrum[finite])
+    smooth = ndimage.median_filter(filled, median_width, mode="nearest")
+    level = float(np.percentile(smooth, 95))
+    used = finite & (smooth > low * level) & (smooth < high * level)
+    if level <= 0 or used.sum() < 20:
+        raise RecipeError("too few samples have light for a fit of the blaze")
+    bright = used & (smooth > 0.5 * level)
+    centre = float(np.average(x[bright], weights=smooth[bright]))
+    # the square of the sinc falls to one half at X = 1.39
+    half = max(float(np.ptp(x[bright])) / 2, 10.0)
+    start = np.array([1.0, np.log(2 * np.pi * half / 1.39), centre / spectrum.size, 0, 0, 0])
+
+    def residual(parameters: FloatArray) -> FloatArray:
+        model = _sinc_model(parameters, x[used], spectrum.size)
+        difference: FloatArray = model - smooth[used] / level
+        return difference
+
+    fit = least_squares(residual, start, loss="soft_l1", f_scale=0.03, x_scale="jac")
+    blaze = level * _sinc_model(fit.x, x, spectrum.size)
+    lit = used & (blaze > peak_cut * blaze.max())
+    rms = float(np.std(smooth[lit] / blaze[lit])) if lit.any() else np.nan
+    n = float(spectrum.size)
+    a, log_period, centre, q, c, s = (float(p) for p in fit.x)
+    return SincBlaze(
+        blaze, a * level, float(np.exp(log_period)), centre * n, q / n, c / n**2, s / n, rms, used
+    )
+
+
+def _sinc_model(parameters: FloatArray, x: FloatArray, n_x: int) -> FloatArray:
+    """Squared sinc with lengths in units of the spectrum, so that all parameters are near 1."""
+    a, log_period, centre, q, c, s = parameters
+    d = x / n_x - centre
+    phase = 2 * np.pi * n_x * (d + q * d**2 + c * d**3) / np.exp(log_period)
+    model: FloatArray = a * np.sinc(phase / np.pi) ** 2 * (1 + s * d)
+    return model
