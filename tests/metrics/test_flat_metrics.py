@@ -50,7 +50,11 @@ WAVES = ["TRACE RMS", "TRACE RES SD"]
 LOST = ["FIBRES FOUND", "FIBRES DEAD"]
 #: What a fault turns red, and what else it may change.
 TRACES = {
-    "lost fibres": (dim_fibres(0.0005, 6, 9, 11), LOST, ["MATCH SCORE", "REJECTED", "PROFILE CHI2"]),
+    "lost fibres": (
+        dim_fibres(0.0005, 6, 9, 11),
+        LOST,
+        ["MATCH SCORE", "REJECTED", "PROFILE CHI2"],
+    ),
     "dim fibres": (
         dim_fibres(0.02, 1, 3, 6, 8, 10, 12),
         ["MATCH SCORE"],
