@@ -95,6 +95,7 @@ class BaseRecipe:
         self.memory: Memory
         self.log, self.memory = run_logger(self.name, self.options.verbosity, self._target)
         self.kept: list[tuple[ProductSpec, int | None, Product]] = []
+        self.dropped = 0
 
     @property
     def setup(self) -> Instrument:
@@ -128,6 +129,11 @@ class BaseRecipe:
         if self.options.save_intermediate:
             spec = ProductSpec(product.catg, qualifier=self.name, per_exposure=exposure is not None)
             self.kept.append((spec, exposure, product))
+
+    def drop(self, frame: FrameInfo, why: str) -> None:
+        """Say that a raw frame is left out, and count it."""
+        self.log.warning("%s is left out: %s", frame.name, why)
+        self.dropped += 1
 
     # -- what a user calls -----------------------------------------------------------------------
 

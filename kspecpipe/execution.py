@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kspecpipe import common_metrics as common
 from kspecpipe import inputs as input_files
 from kspecpipe import layered_settings as layered
 from kspecpipe import writing
-from kspecpipe.declare import Declared, MetricSpec, metric
+from kspecpipe.declare import Declared
 from kspecpipe.errors import ExitCode, InputError, KspecError, ProductError, RecipeError
 from kspecpipe.frame import FrameInfo
+from kspecpipe.history import past_of
 from kspecpipe.instrument import Instrument, instrument_from, load_instrument
+from kspecpipe.limit_rules import Past, judge_by_rules, references_of
 from kspecpipe.logs import Memory, python_warnings
 from kspecpipe.outcome import Outcome
 from kspecpipe.provenance import Origin
-from kspecpipe.qc import BAD_FLAGS, Limits, QCRow, judge
+from kspecpipe.qc import BAD_FLAGS, QCRow, judge
 from kspecpipe.registry import recipe_names
+from kspecpipe.run_record import mode_of, run_record
 from kspecpipe.runtime import utc_now
 from kspecpipe.sof import SofEntry
-from kspecpipe.store import STORE_NAME, RunRecord, StoreError, record_run
+from kspecpipe.store import STORE_NAME, StoreError, Verdict, record_run, verdicts
 from kspecpipe.yaml_source import merge_nodes
 
 if TYPE_CHECKING:
     from kspecpipe.base_recipe import BaseRecipe
-
-
-class CalibrationLevel(Declared):
-    """How far the calibrations are, for runs whose calibrations were chosen by a plan."""
-
-    level: int = metric(
-        "CALIB LEVEL", doc="farthest calibration: 0 same night, 1 3 days, 2 30 days, 3 any"
-    )
-
-
-CALIBRATION_LIMITS = {"CALIB LEVEL": Limits(warn=(0.0, 1.0))}
 
 
 @dataclass
@@ -63,14 +55,18 @@ class Execution:
     written: tuple[writing.Written, ...] = ()
     rows: tuple[QCRow, ...] = ()
     infos: list[FrameInfo] = field(default_factory=list)
+    used: common.Used = ()
+    entries: Sequence[SofEntry] = ()
 
     def __post_init__(self) -> None:
         """Take the options of the recipe."""
         self.options = self.recipe.options
         self.log = self.recipe.log
+        self.store = self.options.qc_store or self.options.output / STORE_NAME
 
     def run(self, entries: Sequence[SofEntry]) -> Outcome:
         """Run the recipe; every error becomes an outcome with its exit code."""
+        self.entries = entries
         try:
             with python_warnings(self.log):
                 outcome = self._steps(entries)
@@ -83,13 +79,13 @@ class Execution:
                 raise
             text = f"internal error in {self.recipe.name}: {type(error).__name__}: {error}"
             return self.fail(RecipeError(f"{text}; --debug shows where"))
-        return self._recorded(outcome, "")
+        return self._record(outcome, "")
 
     def _steps(self, entries: Sequence[SofEntry]) -> Outcome:
         gathered, resolved = self.resolve(entries)
         if self.options.save:
             writing.refuse_unwritable(self.options.output)
-        values, used = input_files.load(gathered, self.recipe.Inputs)
+        values, self.used = input_files.load(gathered, self.recipe.Inputs)
         self._lap("load")
         infos = self.infos
         origin = Origin(
@@ -97,7 +93,7 @@ class Execution:
             instrument=gathered.instrument.facts.name,
             facts_digest=gathered.instrument.digest,
             raw=[frame.info for frame in gathered.frames],
-            calibrations=used,
+            calibrations=self.used,
             user=gathered.user,
             parameters=resolved.parameters,
             levels=self.options.levels,
@@ -108,11 +104,13 @@ class Execution:
         if self.options.save:
             existing = writing.find_existing(job, self.options)
             if existing:
-                return self._unchanged(existing, resolved.limits)
-        self.recipe.kept = []
+                return self._unchanged(existing, resolved)
+        self.recipe.kept, self.recipe.dropped = [], 0
         products, metrics = self.recipe.run(values, resolved.parameters)
         self._lap("run")
-        rows = self._judge(gathered, metrics, resolved.limits, infos)
+        level = max(self.options.levels.values(), default=None)
+        shared = common.measure(gathered, self.used, products, self.recipe.dropped, level)
+        rows = self._judge(gathered, (metrics, shared), resolved, infos)
         self.rows = tuple(rows)
         if self.options.save:
             self.written = writing.write(job, products, rows, self.options)
@@ -139,12 +137,15 @@ class Execution:
         )
         user = layered.user_layers(overrides, recipe_names())
         named = self.options.instrument
+        store = layered.qc_settings(user).store
+        if store and self.options.qc_store is None:
+            self.store = Path(store).expanduser()
         gathered = input_files.gather(
             entries,
             self.recipe.Inputs,
             load_instrument(named) if named else None,
             lambda instrument: _override(instrument, user),
-            input_files.InputPolicy(ignore_input_qc=self.options.ignore_input_qc),
+            input_files.InputPolicy(self.options.ignore_input_qc, self._verdicts()),
         )
         self.gathered = gathered
         self.recipe.instrument = gathered.instrument
@@ -155,6 +156,13 @@ class Execution:
         resolved = layered.resolve(self.recipe.describe(), layers)
         self._lap("verify")
         return gathered, resolved
+
+    def _verdicts(self) -> dict[str, Verdict]:
+        try:
+            return verdicts(self.store)
+        except StoreError as error:
+            self._warn([f"it is not known which calibrations were rejected: {error}"])
+        return {}
 
     def _layers(
         self, instrument: Instrument, mode: str, user: list[layered.Layer]
@@ -178,22 +186,37 @@ class Execution:
     def _judge(
         self,
         gathered: input_files.GatheredInputs,
-        metrics: Declared,
-        limits: Mapping[str, Limits],
+        metrics: Sequence[Declared],
+        resolved: layered.RecipeSettings,
         infos: Sequence[FrameInfo],
     ) -> list[QCRow]:
         names = [info.name for info in infos]
-        rows = judge(metrics, limits, names, gathered.instrument.fibre_ids)
-        counts = _frame_counts(self.recipe.Inputs, gathered)
-        rows += judge(counts[0], counts[1], names, [])
-        if self.options.levels:
-            worst = max(self.options.levels.values())
-            rows += judge(CalibrationLevel(level=worst), CALIBRATION_LIMITS, names, [])
+        counts, own = common.frame_counts(self.recipe.Inputs, gathered)
+        known = {**common.COMMON_LIMITS, **own, **resolved.limits}
+        ids = gathered.instrument.fibre_ids
+        rows = [row for part in (*metrics, counts) for row in judge(part, known, names, ids)]
+        rows = self._judge_by_history(rows, resolved)
         for row in rows:
             if row.flag in BAD_FLAGS:
                 where = f" fibre {row.fibre}" if row.fibre else ""
                 self.log.warning("QC %s%s: %s (%.4g)", row.name, where, row.flag, row.value)
         return rows
+
+    def _judge_by_history(self, rows: list[QCRow], resolved: layered.RecipeSettings) -> list[QCRow]:
+        """Apply the limits that come from the history, if the settings ask for any."""
+        if not resolved.rules or self.gathered is None:
+            return rows
+        instrument, mode = self.gathered.instrument.facts.name, mode_of(self.recipe, self.infos[0])
+        references = references_of(resolved.rules)
+        try:
+            past = past_of(self.store, self.recipe.name, instrument, mode, references)
+        except StoreError as error:
+            self._warn([f"limits cannot come from the history: {error}"])
+            past = Past()
+        judged = judge_by_rules(rows, resolved.rules, past)
+        for text in dict.fromkeys(f"{row.name}: limits {row.basis}" for row in judged if row.basis):
+            self.log.info("%s", text)
+        return judged
 
     def _outcome(self, code: ExitCode, pictures: Sequence[Path] = ()) -> Outcome:
         self.timing["total"] = round(time.perf_counter() - self.clock, 4)
@@ -210,11 +233,13 @@ class Execution:
     def _unchanged(
         self,
         existing: Sequence[writing.Written],
-        limits: Mapping[str, Limits],
+        resolved: layered.RecipeSettings,
     ) -> Outcome:
         self.log.info("%d products exist with the same content key: nothing to do", len(existing))
         self.written = tuple(existing)
-        self.rows = tuple(writing.judge_again(existing, limits))
+        known = {**common.COMMON_LIMITS, **resolved.limits}
+        rows = writing.judge_again(existing, known)
+        self.rows = tuple(self._judge_by_history(rows, resolved))
         bad = any(row.flag in BAD_FLAGS for row in self.rows)
         code = ExitCode.QC_FAILED if bad else ExitCode.OK
         return replace(self._outcome(code), unchanged=True)
@@ -228,45 +253,24 @@ class Execution:
             self._outcome(error.exit_code),
             errors=tuple(str(error).splitlines()),
         )
-        if self.options.save:
-            if self.options.log_file is None:
-                writing.write_failure_log(self.options.output, self.recipe.name, self.memory.lines)
-            outcome = self._recorded(outcome, str(error))
-        return outcome
+        if self.options.save and self.options.log_file is None:
+            writing.write_failure_log(self.options.output, self.recipe.name, self.memory.lines)
+        return self._record(outcome, str(error))
 
-    def _recorded(self, outcome: Outcome, message: str) -> Outcome:
+    def _record(self, outcome: Outcome, message: str) -> Outcome:
         """Write the run into the history, or hand the record over to who does."""
         if self.options.log_file is not None:
             writing.write_log(self.options.log_file, self.memory.lines, self.log)
         if not self.options.save:
             return outcome
-        record = self._record(outcome, message)
-        if self.options.record and not outcome.unchanged and self.options.output.is_dir():
+        record = run_record(self, outcome, message)
+        # What could not even make its folder leaves no history beside it.
+        if self.options.record and not outcome.unchanged and self.store.parent.is_dir():
             try:
-                record_run(self.options.output / STORE_NAME, record)
+                record_run(self.store, record)
             except StoreError as error:
                 self.log.warning("the QC history was not written: %s", error)
-        return replace(outcome, record=record)
-
-    def _record(self, outcome: Outcome, message: str) -> RunRecord:
-        gathered = self.gathered
-        infos = [frame.info for frame in gathered.frames] if gathered else []
-        infos = infos or self.infos
-        return RunRecord(
-            recipe=self.recipe.name,
-            started=self.started,
-            seconds=outcome.timing["total"],
-            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            status=outcome.status,
-            exit_code=int(outcome.exit_code),
-            message=message,
-            instrument=gathered.instrument.facts.name if gathered else "",
-            mode=(infos[0].readmode if self.recipe.by_readmode else infos[0].mode) if infos else "",
-            mjd=infos[0].mjd if infos else None,
-            products=[(item.path.name, item.catg, item.key) for item in self.written],
-            inputs=[(info.name, str(info.tag), info.md5) for info in infos],
-            metrics=self.rows,
-        )
+        return replace(outcome, records=(record,))
 
     def _lap(self, step: str) -> None:
         now = time.perf_counter()
@@ -311,25 +315,3 @@ def _override(instrument: Instrument, layers: Sequence[layered.Layer]) -> Instru
     for section in sections:
         node = merge_nodes(node, section)
     return instrument_from(node, instrument.name, instrument.recipes)
-
-
-def _frame_counts(
-    declared: type[Declared], gathered: input_files.GatheredInputs
-) -> tuple[Declared, dict[str, Limits]]:
-    """Return the number of raw frames of each tag as metrics; fewer than recommended warn."""
-    specs = {
-        f"frames_{spec.tag.lower()}": spec
-        for spec in declared.specs.values()
-        if spec.kind == "raw" and spec.tag in gathered.raw
-    }
-    namespace: dict[str, Any] = {
-        name: MetricSpec(f"FRAMES {spec.tag}", doc=f"number of {spec.tag} frames")
-        for name, spec in specs.items()
-    }
-    counts = type("FrameCounts", (Declared,), namespace)
-    values = {name: len(gathered.raw[spec.tag]) for name, spec in specs.items()}
-    limits = {
-        f"FRAMES {spec.tag}": Limits(warn=(float(spec.recommended), float("inf")))
-        for spec in specs.values()
-    }
-    return counts(**values), limits

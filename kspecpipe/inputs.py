@@ -15,6 +15,7 @@ from kspecpipe.instrument import Instrument, shipped_instruments
 from kspecpipe.qc import BAD_FLAGS
 from kspecpipe.sky.telluric import parse_telluric_regions
 from kspecpipe.sof import CALIBRATION_TAGS, RAW_TAGS, SofEntry
+from kspecpipe.store import Verdict
 
 #: Frames that the rules of an instrument may call FLAT while the user knows better.
 _FLAT_FAMILY = ("FLATOFF", "LFLAT", "SKYFLAT")
@@ -96,9 +97,10 @@ class GatheredInputs:
 
 @dataclass(frozen=True)
 class InputPolicy:
-    """How strictly inputs are taken."""
+    """How strictly inputs are taken; ``verdicts`` are what people decided, by DATAMD5."""
 
     ignore_input_qc: bool = False
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
 
 def gather(
@@ -414,12 +416,24 @@ def _check_calibrations(
         problems.add(f"{spec.label} cannot be mixed ({names}); give files of one of these tags")
     for _, path, header in found:
         _check_calibration(path, header, spec, gathered, problems)
-        bad = _failed_metrics(header)
-        if bad and not policy.ignore_input_qc:
-            problems.add(
-                f"{path.name}: its quality control failed ({', '.join(bad)}); "
-                "--ignore-input-qc takes it all the same"
-            )
+        _check_quality(path, header, policy, problems)
+
+
+def _check_quality(
+    path: Path, header: Mapping[str, Any], policy: InputPolicy, problems: Problems
+) -> None:
+    """Refuse what a person rejected, and what failed unless a person certified it."""
+    verdict = policy.verdicts.get(str(header.get("DATAMD5")))
+    bad = ", ".join(_failed_metrics(header))
+    if verdict and verdict.verdict == "rejected":
+        problems.add(f"{path.name}: was {verdict}; `kspec qc certify` takes that back")
+    elif verdict and bad:
+        problems.warnings.append(f"{path.name}: {bad} failed, but it was {verdict}")
+    elif bad and not policy.ignore_input_qc:
+        problems.add(
+            f"{path.name}: its quality control failed ({bad}); "
+            "--ignore-input-qc takes it all the same"
+        )
 
 
 def _check_calibration(

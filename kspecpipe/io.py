@@ -233,6 +233,15 @@ def read_table(path: Path, hdu: str) -> Table | None:
         return _table(hdus[hdu]) if hdu in hdus else None
 
 
+def read_header_and_table(path: Path, hdu: str) -> tuple[dict[str, Any], Table | None]:
+    """Return the primary header values of a file and one of its tables, if it has that table."""
+    _refuse_missing(path)
+    with _quietly(path) as hdus:
+        header = {**header_values(hdus[0].header), "FILENAME": path.name}
+        product = "ESO PRO CATG" in header
+        return header, _table(hdus[hdu]) if product and hdu in hdus else None
+
+
 def write_products(files: Sequence[tuple[Path, fits.HDUList]]) -> None:
     """Write several files so that either all of them appear or none.
 

@@ -9,13 +9,24 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from kspecpipe.common_metrics import CommonMetrics
 from kspecpipe.declare import Declared, MetricSpec, ParameterSpec
 from kspecpipe.errors import SettingsError
+from kspecpipe.limit_rules import Level, Rule, read_rule
 from kspecpipe.qc import Limits
-from kspecpipe.schema import convert
-from kspecpipe.yaml_source import Node, nearest, parse_scalar, read_yaml
+from kspecpipe.schema import build, convert, key
+from kspecpipe.yaml_source import Node, merge_nodes, nearest, parse_scalar, read_yaml
 
 DECLARED = "default"
+#: Sections of a settings file that are of no recipe.
+OTHER_SECTIONS = ("instrument", "qc")
+
+
+@dataclass(frozen=True)
+class QcSettings:
+    """The section ``qc`` of a settings file."""
+
+    store: str | None = key(None, doc="file of the history; none: qc.sqlite beside the products")
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,9 @@ class RecipeSettings:
     sources : dict
         For each parameter the layer that set it.
     limits : dict
-        Limits by metric name.
+        Fixed limits by metric name.
+    rules : dict
+        Limits that come from the history, by metric name and level; they win over fixed ones.
     warnings : tuple of str
         What the user should know, such as an unknown mode.
     """
@@ -45,6 +58,7 @@ class RecipeSettings:
     parameters: Any
     sources: dict[str, str]
     limits: dict[str, Limits]
+    rules: dict[str, dict[Level, Rule]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -94,11 +108,20 @@ def user_layers(overrides: Overrides, recipes: Sequence[str]) -> list[Layer]:
     layers += [Layer(f"--set {text}", _assignment(text)) for text in overrides.assignments]
     for layer in layers:
         for name, node in layer.sections.items():
-            if name not in recipes and name != "instrument":
+            if name not in recipes and name not in OTHER_SECTIONS:
                 raise SettingsError(
                     f"{node.place}: unknown recipe {name!r}; {nearest(name, recipes)}"
                 )
     return layers
+
+
+def qc_settings(layers: Sequence[Layer]) -> QcSettings:
+    """Return the settings of the history; raises `SettingsError` when they are wrong."""
+    nodes = [layer.sections["qc"] for layer in layers if "qc" in layer.sections]
+    merged = Node({}, "settings")
+    for node in nodes:
+        merged = merge_nodes(merged, node)
+    return build(QcSettings, merged, "qc")
 
 
 def resolve(recipe: Recipe, layers: Sequence[Layer]) -> RecipeSettings:
@@ -112,6 +135,7 @@ def resolve(recipe: Recipe, layers: Sequence[Layer]) -> RecipeSettings:
     values = {name: spec.default for name, spec in recipe.parameters.specs.items()}
     sources = dict.fromkeys(values, DECLARED)
     limits: dict[str, Limits] = {}
+    rules: dict[str, dict[Level, Rule]] = {}
     for layer in layers:
         section = layer.sections.get(recipe.name)
         if section is None:
@@ -127,8 +151,12 @@ def resolve(recipe: Recipe, layers: Sequence[Layer]) -> RecipeSettings:
             values[name] = _parameter(recipe, name, node)
             sources[name] = layer.name
         for label, node in _part(parts, "qc").items():
-            limits[label] = _limits(recipe, label, node, limits.get(label, Limits()))
-    return RecipeSettings(recipe.parameters(**values), sources, limits)
+            found, own = _limits(recipe, label, node)
+            limits[label] = dataclasses.replace(limits.get(label, Limits()), **found)
+            above = {k: r for k, r in rules.get(label, {}).items() if k not in found} | own
+            rules[label] = above
+    rules = {label: levels for label, levels in rules.items() if levels}
+    return RecipeSettings(recipe.parameters(**values), sources, limits, rules)
 
 
 def _sections(node: Node) -> dict[str, Node]:
@@ -149,21 +177,30 @@ def _parameter(recipe: Recipe, name: str, node: Node) -> Any:
     return convert(recipe.parameters.type_of(name), node, f"{recipe.name}.{name}", spec.rule)
 
 
-def _limits(recipe: Recipe, label: str, node: Node, below: Limits) -> Limits:
-    labels = [spec.label for spec in recipe.metrics.specs.values() if isinstance(spec, MetricSpec)]
+def _limits(
+    recipe: Recipe, label: str, node: Node
+) -> tuple[dict[Level, tuple[float, float]], dict[Level, Rule]]:
+    """Return the fixed limits and the rules of a metric by level."""
+    specs = [*recipe.metrics.specs.values(), *CommonMetrics.specs.values()]
+    labels = [spec.label for spec in specs if isinstance(spec, MetricSpec)]
     if label not in labels:
         raise SettingsError(
             f"{node.place}: {recipe.name} has no metric {label!r}; {nearest(label, labels)}"
         )
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[Level, tuple[float, float]] = {}
+    rules: dict[Level, Rule] = {}
+    levels: dict[str, Level] = {"warn": "warn", "fail": "fail"}
     for name, child in node.mapping(label).items():
-        if name not in ("warn", "fail"):
+        if name not in levels:
             raise SettingsError(f"{child.place}: {label}: unknown key {name!r}; use warn and fail")
+        if isinstance(child.value, dict):
+            rules[levels[name]] = read_rule(child, f"{label}.{name}")
+            continue
         pair = convert(tuple[float, float], child, f"{label}.{name}")
         if not pair[0] <= pair[1]:
             raise SettingsError(f"{child.place}: {label}.{name}: {pair[0]} is above {pair[1]}")
-        found[name] = pair
-    return dataclasses.replace(below, **found)
+        found[levels[name]] = pair
+    return found, rules
 
 
 def _assignment(text: str) -> dict[str, Node]:
@@ -172,7 +209,7 @@ def _assignment(text: str) -> dict[str, Node]:
     place = f"--set {text}"
     if not equals or len(names) < 2 or not all(names):
         raise SettingsError(f"{place}: write recipe.parameter=value")
-    if len(names) == 2 and names[0] != "instrument":
+    if len(names) == 2 and names[0] not in OTHER_SECTIONS:
         names.insert(1, "parameters")
     node = parse_scalar(value, place)
     for name in reversed(names[1:]):

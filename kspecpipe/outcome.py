@@ -54,7 +54,10 @@ class RunOptions:
     log_file : Path or None
         Where the log goes, whatever comes of the run.
     record : bool
-        Write the run into the history; else it is only handed back with the outcome.
+        Write the run into the history; else it is only handed back with the outcome, for the
+        process that is the only writer.
+    qc_store : Path or None
+        The history; None: what the settings say, or ``qc.sqlite`` in ``output``.
     """
 
     output: Path = Path("products")
@@ -74,11 +77,12 @@ class RunOptions:
     levels: dict[str, int] = field(default_factory=dict)
     log_file: Path | None = None
     record: bool = True
+    qc_store: Path | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run."""
+    """What came of one run; ``records`` is what the history holds, or should hold, of it."""
 
     recipe: str
     exit_code: ExitCode
@@ -89,7 +93,12 @@ class Outcome:
     timing: dict[str, float] = field(default_factory=dict)
     pictures: tuple[Path, ...] = ()
     unchanged: bool = False
-    record: RunRecord | None = None
+    records: tuple[RunRecord, ...] = ()
+
+    @property
+    def record(self) -> RunRecord | None:
+        """What the history holds, or should hold, of the last run; None when nothing was saved."""
+        return self.records[-1] if self.records else None
 
     @property
     def status(self) -> str:
@@ -142,6 +151,7 @@ def merge(outcomes: Sequence[Outcome]) -> Outcome:
         timing={"total": sum(o.timing.get("total", 0.0) for o in outcomes)},
         pictures=tuple(item for o in outcomes for item in o.pictures),
         unchanged=all(o.unchanged for o in outcomes),
+        records=tuple(item for o in outcomes for item in o.records),
     )
 
 

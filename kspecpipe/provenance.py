@@ -64,7 +64,7 @@ class Origin:
             "calibrations": sorted(
                 (tag, str(header.get("DATAMD5", ""))) for tag, _, header in self.calibrations
             ),
-            "user": sorted((tag, _digest_of(path)) for tag, path in self.user.items()),
+            "user": sorted((tag, file_digest(path)) for tag, path in self.user.items()),
             "parameters": {
                 name: repr(getattr(self.parameters, name))
                 for name, spec in self.parameters.specs.items()
@@ -179,7 +179,7 @@ def _input_cards(origin: Origin) -> Cards:
     for i, (tag, path) in enumerate(origin.user.items(), start=count + 1):
         cards[f"ESO PRO REC1 CAL{i} NAME"] = (path.name, "file of the user")
         cards[f"ESO PRO REC1 CAL{i} CATG"] = (tag, "its tag")
-        cards[f"ESO PRO REC1 CAL{i} DATAMD5"] = (_digest_of(path), "its checksum")
+        cards[f"ESO PRO REC1 CAL{i} DATAMD5"] = (file_digest(path), "its checksum")
     return cards
 
 
@@ -219,7 +219,8 @@ def _qc_cards(rows: Sequence[QCRow]) -> Cards:
     return cards
 
 
-def _digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the checksum of a file of the user's, or of the names in a folder."""
     if path.is_dir():
         names = sorted(str(child.relative_to(path)) for child in path.rglob("*"))
         return hashlib.md5("\n".join(names).encode(), usedforsecurity=False).hexdigest()

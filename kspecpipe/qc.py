@@ -66,6 +66,8 @@ class QCRow:
         Name of the raw frame, for values per exposure.
     fibre : int
         FIBRE_ID, 0 when the value is of no single fibre.
+    basis : str
+        Where limits that are not fixed come from; empty for fixed ones.
     """
 
     name: str
@@ -77,6 +79,7 @@ class QCRow:
     limits: Limits
     flag: Flag
     doc: str
+    basis: str = ""
 
 
 def judge(

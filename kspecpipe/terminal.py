@@ -15,7 +15,7 @@ from rich.text import Text
 from kspecpipe.outcome import Outcome
 from kspecpipe.qc import Flag, QCRow, worst
 
-_COLOURS = {
+FLAG_COLOURS = {
     Flag.OK: "green",
     Flag.NA: "bright_black",
     Flag.UNJUDGED: "bright_black",
@@ -66,7 +66,7 @@ def qc_table(outcome: Outcome, *, wide: bool = False) -> Table:
             rows[0].unit,
             interval(rows[0].limits.warn),
             interval(rows[0].limits.fail),
-            Text(flag.value, style=_COLOURS[flag]),
+            Text(flag.value, style=FLAG_COLOURS[flag]),
             *([rows[0].doc] if wide else []),
         )
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,8 @@ class Written:
     path: Path
     catg: str
     key: str
+    md5: str = ""
+    exposure: str = ""
 
 
 def file_stem(
@@ -171,8 +173,17 @@ def write(
         cards = header_cards(job.origin, spec, info, own, job.shape(info))
         path = options.output / f"{job.stem(spec, exposure)}.fits"
         tables = {"QC": qc_table(own), "SETTINGS": settings}
-        files.append((path, io.product_hdus(product, cards, tables)))
-        written.append(Written(path, spec.catg, job.origin.key))
+        hdus = io.product_hdus(product, cards, tables)
+        files.append((path, hdus))
+        written.append(
+            Written(
+                path,
+                spec.catg,
+                job.origin.key,
+                md5=str(hdus[0].header["DATAMD5"]),
+                exposure="" if exposure is None else info.name,
+            )
+        )
     io.write_products(files)
     return tuple(written)
 
@@ -238,8 +249,8 @@ def judge_again(existing: Sequence[Written], limits: Mapping[str, Limits]) -> li
     rows: dict[tuple[str, str, int], QCRow] = {}
     for item in existing:
         table = io.read_table(item.path, "QC")
-        for row in table if table is not None else []:
-            found = _row_from_table(row, limits)
+        for row in rows_of_table(table) if table is not None else []:
+            found = _row_by_limits(row, limits)
             rows[found.name, found.exposure, found.fibre] = found
     return list(rows.values())
 
@@ -318,19 +329,29 @@ def _settings_table(settings: RecipeSettings) -> Table:
     return table
 
 
-def _row_from_table(row: Any, limits: Mapping[str, Limits]) -> QCRow:
-    name, value, flag = str(row["name"]), float(row["value"]), Flag(str(row["flag"]))
-    own = limits.get(name, Limits())
-    if name.startswith(("FRAMES ", "CALIB ")):
-        own = Limits(warn=(float(row["warn_lo"]), float(row["warn_hi"])))
+def rows_of_table(table: Table) -> list[QCRow]:
+    """Return the QC rows of a product's table, as they were judged when it was written."""
+    return [_stored_row(dict(zip(table.colnames, row, strict=True))) for row in table.iterrows()]
+
+
+def _stored_row(row: Mapping[str, Any]) -> QCRow:
+    a, b, c, d = (float(row[name]) for name in _QC_FLOATS)
     return QCRow(
-        name=name,
-        value=value,
+        name=str(row["name"]),
+        value=float(row["value"]),
         unit=str(row["unit"]),
         scope=str(row["scope"]),
         exposure=str(row["exposure"]),
         fibre=int(row["fibre"]),
-        limits=own,
-        flag=flag if flag == Flag.NA else own.judge(value),
+        limits=Limits(None if np.isnan(a) else (a, b), None if np.isnan(c) else (c, d)),
+        flag=Flag(str(row["flag"])),
         doc=str(row["doc"]),
     )
+
+
+def _row_by_limits(stored: QCRow, limits: Mapping[str, Limits]) -> QCRow:
+    # The recommended number of frames is of the recipe, not of the settings.
+    own = stored.limits if stored.name.startswith("FRAMES ") else Limits()
+    own = limits.get(stored.name, own)
+    flag = stored.flag if stored.flag == Flag.NA else own.judge(stored.value)
+    return replace(stored, limits=own, flag=flag)

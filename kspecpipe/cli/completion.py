@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kspecpipe.cli.main import COMMANDS, parser_of
 from kspecpipe.cli.manual import TOPICS
+from kspecpipe.cli.qc import ACTIONS
 from kspecpipe.errors import ExitCode, SettingsError
 from kspecpipe.registry import recipe_names
 
@@ -115,6 +116,7 @@ def script(shell: str) -> str:
         "man": [*recipes, *TOPICS],
         "params": recipes,
         "completion": list(SHELLS),
+        "qc": list(ACTIONS),
     }
     own = SHELLS[shell]
     return own.script.format(

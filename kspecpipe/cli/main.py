@@ -19,6 +19,7 @@ COMMANDS = {
     "man": ("kspecpipe.cli.manual", "manual page of a recipe, the instrument file, the products"),
     "params": ("kspecpipe.cli.params", "parameters of a recipe and where each value comes from"),
     "check": ("kspecpipe.cli.check", "check input frames or an instrument file without reducing"),
+    "qc": ("kspecpipe.cli.qc", "history of quality control: table, trend, report, verdicts"),
     "audit": ("kspecpipe.cli.audit", "rebuild a product from its factors and check its errors"),
     "show": ("kspecpipe.cli.show", "draw a product"),
     "simulate": ("kspecpipe.cli.simulate", "simulate a night of raw frames with known truth"),

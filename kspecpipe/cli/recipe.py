@@ -54,6 +54,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--qualifier", default="", metavar="TEXT", help="kept in the names of the products"
     )
+    parser.add_argument(
+        "--qc-store", type=Path, metavar="F", help="QC history [qc.sqlite beside the products]"
+    )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="log more")
     loudness.add_argument("-q", "--quiet", action="store_true", help="log warnings only, no tables")
@@ -142,6 +145,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         "save": not arguments.no_save,
         "verbosity": int(arguments.verbose) - int(arguments.quiet),
         "qualifier": arguments.qualifier,
+        "qc_store": arguments.qc_store,
     }
     for option in ("save_intermediate", "separate", "ignore_input_qc", "overwrite", "debug"):
         chosen[option] = getattr(arguments, option)

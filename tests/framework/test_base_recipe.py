@@ -16,6 +16,7 @@ from astropy.table import Table
 import kspecpipe
 from kspecpipe import execution, io
 from kspecpipe.base_recipe import BaseRecipe, find_recipe, recipe_names, run_recipe
+from kspecpipe.common_metrics import CommonMetrics
 from kspecpipe.declare import Declared, calibration, metric, parameter, product, raw
 from kspecpipe.errors import ExitCode, InputError, RecipeError, SettingsError
 from kspecpipe.frame import FrameStack
@@ -99,7 +100,8 @@ def test_a_run_writes_products_tables_logs_and_history(camera, run, objects):
     assert {"load", "run", "write", "total"} <= set(outcome.timing)
     assert "2 frames" in (camera.output / f"{stems[0]}.log").read_text()
     table = Table.read(camera.output / f"{stems[0]}_qc.ecsv")
-    assert list(table["name"]) == ["LEVEL", "DRIFT", "DRIFT", "STAR", "FRAMES OBJECT"]
+    common = [spec.label for spec in CommonMetrics.specs.values()]
+    assert list(table["name"]) == ["LEVEL", "DRIFT", "DRIFT", "STAR", *common, "FRAMES OBJECT"]
     with sqlite3.connect(camera.output / "qc.sqlite") as store:
         assert store.execute("SELECT COUNT(*) FROM products").fetchone() == (3,)
     store.close()
