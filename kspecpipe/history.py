@@ -19,8 +19,10 @@ Row = sqlite3.Row
 #: Columns of the table of metrics, in their order.
 COLUMNS = (
     *("night", "recipe", "mode", "name", "scope", "exposure", "fibre", "value", "unit"),
-    *("warn_lo", "warn_hi", "fail_lo", "fail_hi", "flag", "basis", "mjd", "run"),
+    *("warn_lo", "warn_hi", "fail_lo", "fail_hi", "flag", "basis", "mjd", "instrument", "run"),
+    "metric",
 )
+_OF_RUNS = ("night", "recipe", "instrument")
 _CURRENT = "r.run NOT IN (SELECT older FROM superseded)"
 _CERTIFIED = (
     "SELECT v.md5 FROM verdicts v WHERE v.verdict = 'certified' "
@@ -66,9 +68,7 @@ def select_metrics(path: Path, selection: Selection) -> list[Row]:
     """
     with reading(path) as connection:
         where, values = _conditions(selection)
-        names = ", ".join(
-            f"{'r' if name in ('night', 'recipe') else 'm'}.{name}" for name in COLUMNS
-        )
+        names = ", ".join(f"r.{n}" if n in _OF_RUNS else f"m.{n}" for n in COLUMNS)
         source = f"FROM judged m JOIN runs r ON r.run = m.run WHERE {' AND '.join(where)}"
         if selection.days is not None:
             last = connection.execute(f"SELECT MAX(m.mjd) {source}", values).fetchone()[0]

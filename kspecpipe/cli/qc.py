@@ -14,6 +14,7 @@ ACTIONS = {
     "table": ("kspecpipe.cli.qc_table", "metrics by night, mode, metric or flag"),
     "certify": ("kspecpipe.cli.qc_verdict", "say that a product is good"),
     "reject": ("kspecpipe.cli.qc_verdict", "say that a product must not be used"),
+    "rescore": ("kspecpipe.cli.qc_rescore", "apply the limits of today to stored values"),
     "rebuild": ("kspecpipe.cli.qc_rebuild", "make the history again from products"),
 }
 

@@ -29,8 +29,11 @@ from kspecpipe.qc import Flag
 from kspecpipe.terminal import FLAG_COLOURS, interval
 
 FORMATS = ("text", "csv", "ecsv", "json", "parquet")
-_TEXTS = ("night", "recipe", "mode", "name", "scope", "exposure", "unit", "flag", "basis")
-_WHOLE = ("fibre", "run")
+_TEXTS = (
+    *("night", "recipe", "instrument", "mode", "name", "scope", "exposure", "unit"),
+    *("flag", "basis"),
+)
+_WHOLE = ("fibre", "run", "metric")
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -53,11 +56,12 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     )
 
 
-def add_selection(parser: argparse.ArgumentParser) -> None:
+def add_selection(parser: argparse.ArgumentParser, *, instrument: bool = True) -> None:
     """Add the options that select runs."""
     parser.add_argument("--mode", metavar="M", help="one instrument mode or read-out mode")
     parser.add_argument("--recipe", metavar="R", help="one recipe")
-    parser.add_argument("--instrument", metavar="I", help="one instrument")
+    if instrument:
+        parser.add_argument("--instrument", metavar="I", help="one instrument")
     parser.add_argument("--days", type=float, metavar="N", help="the last days of the history")
     parser.add_argument("--all", action="store_true", help="also runs that were repeated since")
 
@@ -66,13 +70,13 @@ def selection_of(arguments: argparse.Namespace, **more: Any) -> Selection:
     """Return what the options select."""
     if arguments.days is not None and not arguments.days > 0:
         raise SettingsError(f"--days {arguments.days:g}: a number above 0 is expected")
+    chosen = {"instrument": arguments.instrument} | more
     return Selection(
         mode=arguments.mode,
         recipe=arguments.recipe,
-        instrument=arguments.instrument,
         days=arguments.days,
         superseded=arguments.all,
-        **more,
+        **chosen,
     )
 
 

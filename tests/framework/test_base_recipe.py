@@ -230,7 +230,7 @@ def test_debug_shows_where_a_bug_is(camera, run, objects):
 def test_no_save_judges_and_writes_nothing(camera, run, objects):
     outcome = run(camera.sof_of(objects, "OBJECT"), save=False)
     assert outcome.exit_code == ExitCode.OK
-    assert len(outcome.qc) == 5
+    assert len(outcome.qc) == 5 + len(CommonMetrics.specs)
     assert outcome.products == ()
     assert not camera.output.exists()
 
