@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from astropy.table import Table
 
-from kspecpipe.errors import InputError
+from kspecpipe.errors import InputError, RecipeError
 from kspecpipe.instrument_schema import AssignmentFacts
 from kspecpipe.wavelength.linelist import LineList, parse_line_list
+
+if TYPE_CHECKING:
+    from kspecpipe.fluxcal import TemplateGrid, TemplateLibrary
+    from kspecpipe.fluxcal.extinction import ExtinctionCurve
+    from kspecpipe.fluxcal.masks import MaskRegion
 
 ASSIGNMENT_COLUMNS = ("TARGET_X", "TARGET_Y", "RA", "DEC", "RANK")
 
@@ -52,6 +57,63 @@ def static_line_list(name: str) -> LineList:
     if path.is_absolute():
         return read_line_list(path)
     return parse_line_list(static_text(name))
+
+
+def read_catalogue(path: Path) -> Table:
+    """Read a catalogue of standard stars (ATLAS Refcat2 CSV)."""
+    from kspecpipe.fluxcal.catalogue import parse_refcat2
+
+    try:
+        return parse_refcat2(read_text(path))
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+
+
+def open_templates(path: Path) -> TemplateLibrary:
+    """Open a library of template spectra; it must be whole.
+
+    Raises
+    ------
+    InputError
+        If there is none in the folder, it is empty, incomplete, or there are several.
+    """
+    from kspecpipe.fluxcal.templates import TemplateLibrary
+
+    try:
+        return TemplateLibrary(path)
+    except RecipeError as error:
+        raise InputError(f"TEMPLATES: {error}") from None
+
+
+def read_templates(path: Path) -> TemplateGrid:
+    """Read all models of a library, or those parsed before."""
+    try:
+        return open_templates(path).grid()
+    except RecipeError as error:
+        raise InputError(f"TEMPLATES: {error}") from None
+
+
+def check_user_file(path: Path, tag: str) -> None:
+    """Look into a file of the user's own that can be wrong in ways worth telling early."""
+    if tag == "STD_CATALOG":
+        read_catalogue(path)
+    elif tag == "TEMPLATES":
+        open_templates(path)
+
+
+def static_extinction() -> dict[str, ExtinctionCurve]:
+    """Return the extinction curves of the package by their short names."""
+    from kspecpipe.fluxcal.extinction import parse_extinction
+
+    names = ("ctio", "la_silla", "siding_spring")
+    return {name: parse_extinction(static_text(f"extinction_{name}.ecsv"), name) for name in names}
+
+
+def static_regions(name: str) -> tuple[MaskRegion, ...]:
+    """Return mask regions of the package, such as ``telluric_regions.ecsv``."""
+    from kspecpipe.fluxcal.masks import parse_mask_regions
+
+    return parse_mask_regions(static_text(name))
 
 
 def parse_assignment(text: str, facts: AssignmentFacts, name: str) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -119,6 +119,16 @@ class BaseRecipe:
         """Return the products that a run with these parameters makes if it succeeds."""
         del parameters
         return [spec for spec in self.Products.specs.values() if spec.required]
+
+    def check_tags(self, tags: Collection[str]) -> None:
+        """Refuse a set of files where one of several inputs would do and there is none.
+
+        Raises
+        ------
+        CalibrationMissingError
+            Saying what is missing.
+        """
+        del tags
 
     def representative(self, infos: list[FrameInfo]) -> FrameInfo:
         """Return the frame that names and dates a product of all frames: the first."""

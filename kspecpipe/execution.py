@@ -149,6 +149,7 @@ class Execution:
         )
         self.gathered = gathered
         self.recipe.instrument = gathered.instrument
+        self.recipe.check_tags(gathered.tags)
         self._warn(gathered.warnings)
         self.infos = self._infos(gathered)
         mode = self.infos[0].mode

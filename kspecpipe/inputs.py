@@ -82,6 +82,11 @@ class GatheredInputs:
     warnings: tuple[str, ...] = ()
 
     @property
+    def tags(self) -> frozenset[str]:
+        """Tags of which there is a file."""
+        return frozenset({*self.raw, *self.calibrations, *self.user})
+
+    @property
     def frames(self) -> list[RawFrame]:
         """All raw frames in their order."""
         return [frame for frames in self.raw.values() for frame in frames]
@@ -252,6 +257,8 @@ def _add_user_file(entry: SofEntry, user: dict[str, Path], problems: Problems) -
         problems.add(f"{entry.label}: no such file ({entry.path})")
     elif tag in user:
         problems.add(f"{entry.label}: a second {tag}; one is expected")
+    else:
+        problems.attempt(lambda: ancillary.check_user_file(entry.path, tag), entry.place)
     user[tag] = entry.path
 
 
@@ -508,6 +515,10 @@ def _user_file(path: Path, spec: InputSpec, instrument: Instrument) -> Any:
         return ancillary.parse_assignment(text, instrument.facts.assignment, path.name)
     if spec.tag == "ARC_LINES":
         return ancillary.read_line_list(path)
+    if spec.tag == "STD_CATALOG":
+        return ancillary.read_catalogue(path)
+    if spec.tag == "TEMPLATES":
+        return ancillary.read_templates(path)
     return path
 
 
@@ -518,4 +529,9 @@ def _static(spec: InputSpec, instrument: Instrument) -> Any:
         return ancillary.static_line_list("sky_lines.ecsv")
     if spec.tag == "telluric_regions":
         return parse_telluric_regions(ancillary.static_text("telluric_regions.ecsv"))
+    if spec.tag == "extinction":
+        return ancillary.static_extinction()
+    if spec.tag in ("telluric_masks", "stellar_masks"):
+        names = {"telluric_masks": "telluric_regions.ecsv", "stellar_masks": "stellar_lines.ecsv"}
+        return ancillary.static_regions(names[spec.tag])
     raise SettingsError(f"unknown static calibration {spec.tag!r}")

@@ -52,9 +52,10 @@ def show(figure: Figure) -> None:
     pyplot.show()
 
 
-def _figure(
+def new_figure(
     product: Product, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
+    """Return a figure with the product in its title, and its axes."""
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     header = product.header
@@ -104,7 +105,7 @@ def _two_kinds(axis: Any, x: FloatArray, residual: FloatArray, used: BoolArray) 
 
 def _paint_frame(product: MasterBias | MasterDark | PixelFlat | Preprocessed) -> Figure:
     unit = product.hdus()["image"].unit or "relative response"
-    figure, axes = _figure(product, 2, 2)
+    figure, axes = new_figure(product, 2, 2)
     image = product.image.value
     _show_image(figure, axes[0, 0], image, unit)
     _histogram(axes[0, 1], image, unit)
@@ -115,13 +116,13 @@ def _paint_frame(product: MasterBias | MasterDark | PixelFlat | Preprocessed) ->
 
 
 def _paint_image(product: Background | ModelImage) -> Figure:
-    figure, axes = _figure(product)
+    figure, axes = new_figure(product)
     _show_image(figure, axes[0, 0], product.image, product.hdus()["image"].unit)
     return figure
 
 
 def _paint_bad_pixels(product: BadPixelMap) -> Figure:
-    figure, axes = _figure(product)
+    figure, axes = new_figure(product)
     axis = axes[0, 0]
     for i, (bit, name) in enumerate(((1, "bad"), (2, "hot"), (4, "unstable"), (8, "saturated"))):
         y, x = np.nonzero(product.dq & bit)
@@ -137,7 +138,7 @@ def _paint_bad_pixels(product: BadPixelMap) -> Figure:
 
 
 def _paint_traces(product: TramlineMap) -> Figure:
-    figure, axes = _figure(product, 2, 2)
+    figure, axes = new_figure(product, 2, 2)
     y, ids = product.traces.value, np.asarray(product.fibres["FIBRE_ID"])
     dead = np.asarray(product.fibres["STATUS"]) == "DEAD"
     if product.points is not None and len(product.points):
@@ -175,7 +176,7 @@ def _paint_traces(product: TramlineMap) -> Figure:
 
 
 def _paint_flat(product: FibreFlat) -> Figure:
-    figure, axes = _figure(product, 2, 2)
+    figure, axes = new_figure(product, 2, 2)
     ids = np.asarray(product.fibres["FIBRE_ID"])
     throughput = np.asarray(product.fibres["THROUGHPUT"])
     passed = np.where(throughput > 0, throughput, np.nan)
@@ -207,7 +208,7 @@ def _paint_flat(product: FibreFlat) -> Figure:
 
 
 def _paint_wavelengths(product: WaveSolution) -> Figure:
-    figure, axes = _figure(product, 2, 2)
+    figure, axes = new_figure(product, 2, 2)
     lines, middle = product.lines, product.wavelength.shape[0] // 2
     used = np.asarray(lines["used"], dtype=bool)
     if product.arc is not None:
@@ -234,7 +235,7 @@ def _paint_wavelengths(product: WaveSolution) -> Figure:
     return figure
 
 
-def _column_median(values: FloatArray, empty: float = np.nan) -> FloatArray:
+def column_median(values: FloatArray, empty: float = np.nan) -> FloatArray:
     """Return the median of each column without NaN; ``empty`` where there is nothing else."""
     some = np.isfinite(values).any(axis=0)
     median = np.full(values.shape[1], empty)
@@ -246,14 +247,14 @@ def _brightest(product: Extracted | Reduced, count: int = 3) -> list[int]:
     """Return the program fibres of most light, and one sky fibre if there is one."""
     types = np.asarray(product.fibres["TYPE"])
     value = np.where(product.spectra.good, product.spectra.value, np.nan)
-    level = _column_median(value.T, empty=-np.inf)
+    level = column_median(value.T, empty=-np.inf)
     science = [int(i) for i in np.argsort(-level) if types[i] in "PC" and level[i] > -np.inf]
     sky = [int(i) for i in np.nonzero(types == "S")[0] if level[i] > -np.inf]
     return science[:count] + sky[:1]
 
 
 def _paint_extracted(product: Extracted) -> Figure:
-    figure, axes = _figure(product, 2, 1)
+    figure, axes = new_figure(product, 2, 1)
     _show_image(figure, axes[0, 0], product.spectra.value, "electron")
     axes[0, 0].set(ylabel="fibre (trace order)")
     for colour, i in zip(COLOURS, _brightest(product), strict=False):
@@ -267,14 +268,14 @@ def _paint_extracted(product: Extracted) -> Figure:
 
 
 def _paint_reduced(product: Reduced) -> Figure:
-    figure, axes = _figure(product, 3, 1, height_ratios=[1, 1, 1.3])
+    figure, axes = new_figure(product, 3, 1, height_ratios=[1, 1, 1.3])
     axis = product.axis
     wave = axis["CRVAL1"] + axis["CDELT1"] * np.arange(product.spectra.shape[1])
     _show_image(figure, axes[0, 0], product.spectra.value, "electron")
     axes[0, 0].set(ylabel="fibre (trace order)", xlabel="")
     sky = product.sky[np.isfinite(product.sky).any(axis=1)]
     if len(sky):
-        axes[1, 0].plot(wave, _column_median(sky), lw=0.6, color=COLOURS[6])
+        axes[1, 0].plot(wave, column_median(sky), lw=0.6, color=COLOURS[6])
     axes[1, 0].set(ylabel="sky (median fibre) [electron]", xlim=(wave[0], wave[-1]))
     chosen = _brightest(product)
     for colour, i in zip(COLOURS, chosen, strict=False):
@@ -293,6 +294,19 @@ def _paint_reduced(product: Reduced) -> Figure:
     return figure
 
 
+def _paint_response(product: Any) -> Figure:
+    # Flux calibration is imported only by those who need it.
+    from kspecpipe.flux_plots import paint_response
+
+    return paint_response(product)
+
+
+def _paint_calibrated(product: Any) -> Figure:
+    from kspecpipe.flux_plots import paint_calibrated
+
+    return paint_calibrated(product)
+
+
 _PAINTERS: dict[str, Callable[[Any], Figure]] = {
     "MASTER_BIAS": _paint_frame,
     "MASTER_DARK": _paint_frame,
@@ -306,4 +320,6 @@ _PAINTERS: dict[str, Callable[[Any], Figure]] = {
     "WAVE_SOLUTION": _paint_wavelengths,
     "EXTRACTED": _paint_extracted,
     "REDUCED": _paint_reduced,
+    "RESPONSE": _paint_response,
+    "CALIBRATED": _paint_calibrated,
 }

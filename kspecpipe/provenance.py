@@ -222,6 +222,12 @@ def _qc_cards(rows: Sequence[QCRow]) -> Cards:
 def file_digest(path: Path) -> str:
     """Return the checksum of a file of the user's, or of the names in a folder."""
     if path.is_dir():
-        names = sorted(str(child.relative_to(path)) for child in path.rglob("*"))
+        # Parsed models are kept beside the templates when they are first used: no other content.
+        files = (child for child in path.rglob("*") if child.is_file())
+        names = sorted(
+            f"{child.relative_to(path)} {child.stat().st_size}"
+            for child in files
+            if not child.name.startswith((".", "cache_"))
+        )
         return hashlib.md5("\n".join(names).encode(), usedforsecurity=False).hexdigest()
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

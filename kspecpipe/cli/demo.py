@@ -19,14 +19,23 @@ from kspecpipe.cli.simulate import simulate
 from kspecpipe.errors import ExitCode, KspecError, SettingsError
 from kspecpipe.outcome import Outcome, RunOptions, merge
 from kspecpipe.simulate import FrameCounts, NightPlan
+from kspecpipe.simulate.standards import LibraryPlan
 from kspecpipe.terminal import print_outcome, short_path
 
 #: Recipe and the SOF of the simulated night on which it runs.
-STEPS = {"mbias": "bias", "mdark": "dark", "mflat": "flats", "marc": "arcs", "object": "objects"}
+STEPS = {
+    "mbias": "bias",
+    "mdark": "dark",
+    "mflat": "flats",
+    "marc": "arcs",
+    "object": "objects",
+    "fluxcal": "standards",
+}
 PLAN = NightPlan(
     instrument="isoplane",
     modes=("150_620",),
     counts=FrameCounts(bias=10, dark=5, flat=5, arc=2, object=2),
+    library=LibraryPlan(),
 )
 
 
@@ -151,6 +160,10 @@ def _show_products(outcomes: Sequence[Outcome], console: Console) -> None:
 
 
 def _spectra(outcomes: Sequence[Outcome]) -> list[Path]:
-    """Return the reduced spectra, or else the last product."""
+    """Return the calibrated or reduced spectra, or else the last product."""
     products = [item for outcome in outcomes for item in outcome.products]
-    return [path for path, tag in products if tag == "REDUCED"] or [p for p, _ in products[-1:]]
+    for wanted in ("CALIBRATED", "REDUCED"):
+        found = [path for path, tag in products if tag == wanted]
+        if found:
+            return found
+    return [path for path, _ in products[-1:]]

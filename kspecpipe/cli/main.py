@@ -22,6 +22,7 @@ COMMANDS = {
     "qc": ("kspecpipe.cli.qc", "history of quality control: table, trend, report, verdicts"),
     "audit": ("kspecpipe.cli.audit", "rebuild a product from its factors and check its errors"),
     "show": ("kspecpipe.cli.show", "draw a product"),
+    "templates": ("kspecpipe.cli.templates", "list, check and fetch spectra for flux calibration"),
     "simulate": ("kspecpipe.cli.simulate", "simulate a night of raw frames with known truth"),
     "demo": ("kspecpipe.cli.demo", "simulate a night and reduce it, recipe by recipe"),
     "completion": ("kspecpipe.cli.completion", "print a completion script for bash or zsh"),

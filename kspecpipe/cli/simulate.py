@@ -12,6 +12,7 @@ from typing import Any
 
 from kspecpipe.errors import ExitCode, ProductError, SettingsError
 from kspecpipe.simulate import FrameCounts, Night, NightPlan, Traps, simulate_night
+from kspecpipe.simulate.standards import LibraryPlan
 from kspecpipe.terminal import short_path
 from kspecpipe.yaml_source import nearest
 
@@ -24,8 +25,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     del name
     kinds = typing.get_type_hints(NightPlan)
     parser.description = (
-        "Write raw frames, set-of-files lists and a fibre assignment into OUT, and the truth into "
-        "OUT/truth. Equal seeds and options give equal files."
+        "Write raw frames, set-of-files lists, a fibre assignment, catalogue and templates of the "
+        "standard stars into OUT, and the truth into OUT/truth. Equal seeds and options give equal "
+        "files."
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="new or empty folder")
     parser.add_argument(
@@ -106,6 +108,7 @@ def plan_of(arguments: argparse.Namespace) -> NightPlan:
         "dead": tuple(arguments.dead) if arguments.dead else None,
         "separate_lamps": arguments.separate_lamps,
         "cube": arguments.cube,
+        "library": LibraryPlan(),
     }
     for option in ("layout", "names", "tile"):
         if getattr(arguments, option) is not None:

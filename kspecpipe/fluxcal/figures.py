@@ -1,4 +1,8 @@
-"""Figures of a flux calibration, drawn from what its products hold."""
+"""Figures of a flux calibration, drawn from what its products hold.
+
+Each ``plot_`` function returns a figure of its own; the functions that draw on given axes serve the
+pictures beside the products (`kspecpipe.flux_plots`) too.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +35,9 @@ def plot_calibration_summary(wavelength: FloatArray, response: Signal, stars: Ta
         As `star_table` builds it.
     """
     figure, axes = _sheet(1)
+    draw_response(axes[0], wavelength, response)
     used = int(np.sum(stars["used"]))
-    axes[0].fill_between(
-        wavelength, response.value - response.error, response.value + response.error, alpha=0.3
-    )
-    axes[0].plot(wavelength, response.value, lw=1)
-    _shade(axes[0], wavelength, (response.dq & np.uint16(DQ.TELLURIC)) > 0)
-    axes[0].set(
-        xlabel=_WAVELENGTH,
-        ylabel=_RESPONSE,
-        yscale="log",
-        title=f"Response from {used} of {len(stars)} stars",
-    )
+    axes[0].set_title(f"Response from {used} of {len(stars)} stars")
     return figure
 
 
@@ -51,11 +46,8 @@ def plot_star_vectors(
 ) -> Figure:
     """Responses of the single stars, shape (nstar, nw), over the combined one."""
     figure, axes = _sheet(1)
-    for vector, name in zip(vectors, names, strict=True):
-        axes[0].plot(wavelength, vector, lw=0.8, label=name)
-    axes[0].plot(wavelength, response.value, "k", lw=1.5, label="combined")
-    axes[0].set(xlabel=_WAVELENGTH, ylabel=_RESPONSE, yscale="log")
-    axes[0].legend(fontsize="small")
+    draw_response(axes[0], wavelength, response)
+    draw_vectors(axes[0], wavelength, vectors, names)
     return figure
 
 
@@ -64,36 +56,22 @@ def plot_calibration_residuals(
 ) -> Figure:
     """Shape of each star's response relative to the combined one, with the quoted error."""
     figure, axes = _sheet(1)
-    for vector, name in zip(vectors, names, strict=True):
-        ratio = vector / response.value
-        axes[0].plot(wavelength, ratio / np.nanmedian(ratio) - 1, lw=0.8, label=name)
-    error = response.error / response.value
-    axes[0].fill_between(wavelength, -error, error, color="0.8", zorder=0, label="error")
-    axes[0].set(xlabel=_WAVELENGTH, ylabel="star / combined - 1", ylim=(-0.15, 0.15))
-    axes[0].legend(fontsize="small")
+    draw_residuals(axes[0], wavelength, response, vectors, names)
     return figure
 
 
 def plot_photometric_residuals(stars: Table) -> Figure:
     """Observed minus model magnitudes of the used stars, before and after the correction."""
     figure, axes = _sheet(2)
-    place = [load_filter(band).effective_wavelength for band in BANDS]
     for axis, stem, title in zip(axes, ("res", "fin"), ("before", "after"), strict=True):
-        for row in stars[np.asarray(stars["used"], bool)]:
-            axis.plot(place, [row[f"{stem}_{band}"] for band in BANDS], "o-", label=row["name"])
-        axis.axhline(0, color="0.5", lw=0.5)
-        axis.set(
-            xlabel=_WAVELENGTH,
-            ylabel="observed - model [mag]",
-            xscale="log",
-            title=f"{title} the colour correction",
-        )
+        draw_photometry(axis, stars, stem)
+        axis.set_title(f"{title} the colour correction")
     return figure
 
 
 def plot_template_match(
     wavelength: FloatArray,
-    observed: Signal,
+    observed: FloatArray,
     model: FloatArray,
     response: FloatArray,
     title: str = "",
@@ -104,7 +82,7 @@ def plot_template_match(
     ----------
     wavelength : ndarray, shape (nw,)
         [Angstrom].
-    observed : Signal, shape (nw,)
+    observed : ndarray, shape (nw,)
         [electron/s/Angstrom] above the air.
     model : ndarray, shape (nw,)
         [erg/s/cm2/Angstrom].
@@ -114,12 +92,9 @@ def plot_template_match(
         Name and template.
     """
     figure, axes = _sheet(2)
-    flux = observed.value * response
-    axes[0].plot(wavelength, flux, lw=0.6, label="observed")
-    axes[0].plot(wavelength, model, lw=0.8, label="model")
-    axes[0].set(xlabel=_WAVELENGTH, ylabel="erg/s/cm²/Å", title=title)
-    axes[0].legend(fontsize="small")
-    axes[1].plot(wavelength, flux / model - 1, lw=0.5)
+    draw_match(axes[0], wavelength, (observed, model, response))
+    axes[0].set_title(title)
+    axes[1].plot(wavelength, observed * response / model - 1, lw=0.5)
     axes[1].axhline(0, color="0.5", lw=0.5)
     axes[1].set(xlabel=_WAVELENGTH, ylabel="observed / model - 1", ylim=(-0.3, 0.3))
     return figure
@@ -152,26 +127,92 @@ def plot_calibrated_spectrum(
 def plot_grey_scales(stars: Table) -> Figure:
     """Light that each used or odd star lost relative to the combination."""
     figure, axes = _sheet(1)
+    draw_grey(axes[0], stars)
+    return figure
+
+
+def draw_response(axis: Axes, wavelength: FloatArray, response: Signal) -> None:
+    """Draw the combined response, its error, and where it bridges telluric bands."""
+    value, error = response.value, response.error
+    axis.fill_between(wavelength, value - error, value + error, color="0.6", alpha=0.5, lw=0)
+    axis.plot(wavelength, value, "k", lw=1.2, label="combined")
+    shade(axis, wavelength, (response.dq & np.uint16(DQ.TELLURIC)) > 0)
+    positive = value[np.isfinite(value) & (value > 0)]
+    if positive.size:
+        axis.set_ylim(0.7 * positive.min(), 1.4 * float(np.percentile(positive, 99)))
+    axis.set(xlabel=_WAVELENGTH, ylabel=_RESPONSE, yscale="log")
+
+
+def draw_vectors(
+    axis: Axes, wavelength: FloatArray, vectors: FloatArray, names: Sequence[str]
+) -> None:
+    """Draw the responses of the single stars."""
+    for vector, name in zip(vectors, names, strict=True):
+        axis.plot(wavelength, vector, lw=0.8, label=name)
+    axis.legend(fontsize="small")
+
+
+def draw_residuals(
+    axis: Axes,
+    wavelength: FloatArray,
+    response: Signal,
+    vectors: FloatArray,
+    names: Sequence[str],
+) -> None:
+    """Draw each star's shape over the combined one, less 1."""
+    error = response.error / response.value
+    axis.fill_between(wavelength, -error, error, color="0.85", zorder=0, label="error", lw=0)
+    for vector, name in zip(vectors, names, strict=True):
+        ratio = vector / response.value
+        axis.plot(wavelength, ratio / np.nanmedian(ratio) - 1, lw=0.8, label=name)
+    axis.set(xlabel=_WAVELENGTH, ylabel="star / combined - 1", ylim=(-0.1, 0.1))
+    axis.legend(fontsize="small")
+
+
+def draw_photometry(axis: Axes, stars: Table, stem: str) -> None:
+    """Draw observed minus model magnitudes; ``stem``: ``res`` before, ``fin`` after correction."""
+    place = [load_filter(band).effective_wavelength for band in BANDS]
+    order = np.argsort(place)
+    for row in stars[np.asarray(stars["used"], bool)]:
+        values = np.array([float(row[f"{stem}_{band}"]) for band in BANDS])
+        axis.plot(np.array(place)[order], values[order], "o-", ms=3, lw=0.8, label=row["name"])
+    axis.axhline(0, color="0.5", lw=0.5)
+    axis.set(xlabel=_WAVELENGTH, ylabel="observed - model [mag]", xscale="log")
+
+
+def draw_match(
+    axis: Axes, wavelength: FloatArray, star: tuple[FloatArray, FloatArray, FloatArray]
+) -> None:
+    """Draw a star (observed, model, response) over its model."""
+    observed, model, response = star
+    axis.plot(wavelength, observed * response, lw=0.6, label="observed")
+    axis.plot(wavelength, model, lw=0.8, label="model")
+    axis.set(xlabel=_WAVELENGTH, ylabel="erg/s/cm²/Å", ylim=(0, 1.15 * float(np.nanmax(model))))
+    axis.legend(fontsize="small")
+
+
+def draw_grey(axis: Axes, stars: Table) -> None:
+    """Draw the light that each star lost relative to the combination, and who was rejected."""
     grey = np.asarray(stars["grey"], float)
     used = np.asarray(stars["used"], bool)
     place = np.arange(len(stars))
     for chosen, style, label in ((used, "o", "used"), (~used, "x", "rejected")):
-        axes[0].plot(place[chosen], grey[chosen], style, label=label)
-    axes[0].axhline(0, color="0.5", lw=0.5)
-    axes[0].set_xticks(place, [str(name) for name in stars["name"]], rotation=45, ha="right")
-    axes[0].set(ylabel="lost light [mag]")
-    axes[0].legend(fontsize="small")
-    return figure
+        axis.plot(place[chosen], np.nan_to_num(grey[chosen]), style, label=label)
+    axis.axhline(0, color="0.5", lw=0.5)
+    axis.set_xticks(place, [str(name) for name in stars["name"]], rotation=45, ha="right")
+    reach = max(0.05, 1.2 * float(np.nanmax(np.abs(np.nan_to_num(grey)), initial=0.0)))
+    axis.set(ylabel="lost light [mag]", ylim=(-reach, reach))
+    axis.legend(fontsize="small")
+
+
+def shade(axis: Axes, wavelength: FloatArray, inside: BoolArray) -> None:
+    """Shade where the mask is True."""
+    axis.fill_between(
+        wavelength, 0, 1, where=inside, transform=axis.get_xaxis_transform(), color="0.9", zorder=0
+    )
 
 
 def _sheet(rows: int) -> tuple[Figure, list[Axes]]:
     """Return an empty figure of some panels."""
     figure = Figure(figsize=(9, 3.5 * rows), layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(rows, 1)))
-
-
-def _shade(axis: Axes, wavelength: FloatArray, inside: BoolArray) -> None:
-    """Shade where the mask is True."""
-    axis.fill_between(
-        wavelength, 0, 1, where=inside, transform=axis.get_xaxis_transform(), color="0.9", zorder=0
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.fluxcal.candidates import Candidate
@@ -28,6 +29,8 @@ _MAG = 2.5 / np.log(10.0)
 #: Candidates less probable than this do not enter the mean model.
 _IMPROBABLE = 1e-3
 _LEAST_GOOD = 0.2
+#: Samples over which the models' error is smoothed.
+_LINES = 51
 _SURE = 4.0
 #: Extinction in g per E(B-V) (Schlafly & Finkbeiner 2011, ApJ 737, 103, table 6, R_V = 3.1).
 _G_BAND = 3.17
@@ -191,6 +194,8 @@ def _fit_response(
     data = RatioData(star.wavelength, star.flux, star.variance, model, star.good & ~lines)
     ratio = fit_ratio(data, options.response)
     model_variance = np.where(np.isfinite(model_variance), model_variance, 1.0)
+    # The candidates differ most in their lines, over which the curve averages.
+    model_variance = median_filter(model_variance, _LINES, mode="nearest")
     variance = ratio.variance + model_variance
     response = np.exp(-ratio.log_ratio)
     signal = Signal(response, response**2 * variance, _flags(star, ratio, options.telluric))

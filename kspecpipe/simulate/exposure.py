@@ -10,13 +10,13 @@ import numpy as np
 from kspecpipe.simulate.arrays import FloatArray
 from kspecpipe.simulate.bench import Bench, draw_bench, draw_shift
 from kspecpipe.simulate.detector import Chip, RawImage, draw_chip, expose
-from kspecpipe.simulate.fibres import draw_fibres
+from kspecpipe.simulate.fibres import STANDARD, draw_fibres, place_standards
 from kspecpipe.simulate.instruments import Instrument, Mode, isoplane, kspec
 from kspecpipe.simulate.light import arc_light, flat_light, object_light, twilight_light
 from kspecpipe.simulate.optics import Shift
 from kspecpipe.simulate.plan import LAMPS, NightPlan
 from kspecpipe.simulate.scene import expected_image
-from kspecpipe.simulate.sky_position import SITE, airmass, sidereal_time
+from kspecpipe.simulate.sky_position import SITE, airmass, sidereal_time, sky_places
 
 _EVENING = datetime(2026, 1, 29, 20, 0, 0)  # noqa: DTZ001 (headers carry UTC without a zone)
 #: Exposure time [s] and hours after the evening of each class.
@@ -154,6 +154,10 @@ def open_dome(plan: NightPlan, seed: int) -> Dome:
     middle = _EVENING + timedelta(hours=_SCHEDULE["OBJECT"][1] + 1.0)
     ra = (sidereal_time(middle) + rng.uniform(-10, 10)) % 360.0
     pointing = (ra, SITE[1] + rng.uniform(-25, 25))
+    # The stars have a generator of their own: nights with other stars are the same otherwise.
+    places = sky_places(pointing, fibres.position)
+    fibres = place_standards(fibres, plan, places, np.random.default_rng([seed, STANDARD]))
+    benches = {name: replace(bench, fibres=fibres) for name, bench in benches.items()}
     return Dome(
         plan, instrument, draw_chip(instrument.detector, plan.traps, rng), benches, pointing
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from kspecpipe.simulate.arrays import FloatArray, IntArray, TextArray
 from kspecpipe.simulate.optics import Optics, Shift
 from kspecpipe.simulate.plan import NightPlan
+from kspecpipe.simulate.standards import StandardStar, draw_stars
 
 UNALLOCATED, STAR, GALAXY, STANDARD, SKY, PARKED = 0, 1, 2, 8, 9, 5
 _DEAD_THROUGHPUT = 0.002
@@ -38,6 +40,8 @@ class Fibres:
         Of galaxies and stars.
     position : ndarray, shape (nfib, 2)
         On the focal plate [mm].
+    stars : mapping of int to StandardStar
+        Standard stars by index of their fibre.
     """
 
     throughput: FloatArray
@@ -51,6 +55,7 @@ class Fibres:
     emission: FloatArray
     temperature: FloatArray
     position: FloatArray
+    stars: Mapping[int, StandardStar] = field(default_factory=dict)
 
     def relative_throughput(self) -> FloatArray:
         """Return the throughput with the median live fibre at 1."""
@@ -70,7 +75,7 @@ def draw_fibres(plan: NightPlan, n_fibres: int, rng: np.random.Generator) -> Fib
         dark = plan.instrument == "isoplane" and n_fibres == 16 and plan.dead is None
         throughput[index] = _DARK_THROUGHPUT if dark else _DEAD_THROUGHPUT
         status[index] = "LOW" if dark else "DEAD"
-    target_class = draw_classes(n_fibres, rng)
+    target_class = draw_classes(n_fibres, rng, len(plan.standards))
     return Fibres(
         throughput=throughput,
         colour=rng.normal(0, 0.03, n_fibres) * plan.traps.throughput,
@@ -87,9 +92,10 @@ def draw_fibres(plan: NightPlan, n_fibres: int, rng: np.random.Generator) -> Fib
     )
 
 
-def draw_classes(n_fibres: int, rng: np.random.Generator) -> IntArray:
+def draw_classes(n_fibres: int, rng: np.random.Generator, n_standard: int = 0) -> IntArray:
     """Return target classes: sky, standards, one parked, one unallocated, else galaxies."""
-    n_sky, n_standard = max(3, round(0.14 * n_fibres) + 2), 2 if n_fibres < 100 else 6
+    n_sky = max(3, round(0.14 * n_fibres) + 2)
+    n_standard = n_standard or (2 if n_fibres < 100 else 6)
     target_class = np.full(n_fibres, GALAXY)
     free = rng.permutation(n_fibres)
     sky = np.unique(np.linspace(1, n_fibres - 2, n_sky).round().astype(int))
@@ -100,6 +106,39 @@ def draw_classes(n_fibres: int, rng: np.random.Generator) -> IntArray:
     target_class[free[n_standard + 1]] = PARKED
     target_class[free[n_standard + 2]] = STAR
     return target_class
+
+
+def place_standards(
+    fibres: Fibres, plan: NightPlan, places: FloatArray, rng: np.random.Generator
+) -> Fibres:
+    """Return the fibres with the stars that those of class 8 look at.
+
+    Parameters
+    ----------
+    fibres : Fibres
+        As drawn.
+    plan : NightPlan
+        Its stars, if it names any.
+    places : ndarray, shape (nfib, 2)
+        Right ascension and declination of the fibres [degree].
+    rng : Generator
+        Draws the stars otherwise.
+    """
+    rows = np.flatnonzero(fibres.target_class == STANDARD)
+    if plan.standards:
+        stars = tuple(
+            _at(star, place) for star, place in zip(plan.standards, places[rows], strict=False)
+        )
+    else:
+        stars = draw_stars(fibres.temperature[rows], fibres.flux[rows], places[rows], rng)
+    return replace(fibres, stars={int(row): star for row, star in zip(rows, stars, strict=False)})
+
+
+def _at(star: StandardStar, place: FloatArray) -> StandardStar:
+    """Move a star, and what it is listed as, to the place of its fibre."""
+    ra, dec = map(float, place)
+    listed = None if star.listed_as is None else _at(star.listed_as, place)
+    return replace(star, ra=ra, dec=dec, listed_as=listed)
 
 
 def transmission(optics: Optics, fibres: Fibres) -> FloatArray:

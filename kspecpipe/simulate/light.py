@@ -13,6 +13,7 @@ from kspecpipe.simulate.fibres import GALAXY, PARKED, STANDARD, STAR, Fibres
 from kspecpipe.simulate.lamps import UNLISTED, lamp_lines
 from kspecpipe.simulate.optics import Optics, Shift, blur_continuum, blur_lines, fine_columns
 from kspecpipe.simulate.plan import LAMPS
+from kspecpipe.simulate.standards import star_flux
 
 #: Light-collecting area times peak efficiency [cm2].
 _AREA = 4000.0
@@ -83,6 +84,8 @@ def target_flux(fibres: Fibres, index: int, wavelength: FloatArray) -> FloatArra
     if kind == GALAXY:
         redshift, emission = float(fibres.redshift[index]), float(fibres.emission[index])
         return sources.galaxy(wavelength, redshift, emission, flux)
+    if index in fibres.stars:
+        return star_flux(wavelength, fibres.stars[index])
     if kind in (STAR, STANDARD):
         return sources.star(wavelength, float(fibres.temperature[index]), flux)
     return np.zeros_like(wavelength)
@@ -103,6 +106,8 @@ def _blur_targets(bench: Bench, shift: Shift, airmass: float) -> FloatArray:
     fine = fine_columns(optics.n_columns)
     wavelength = optics.wavelength(fine, shift)
     spectrum = np.array([target_flux(bench.fibres, f, w) for f, w in enumerate(wavelength)])
+    for index, star in bench.fibres.stars.items():
+        spectrum[index] *= star.light
     spectrum = _detected(wavelength, spectrum) * sources.extinction(wavelength, airmass)
     if bench.traps.telluric:
         spectrum = spectrum * sources.telluric(wavelength, airmass)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from kspecpipe.simulate.exposure import Dome
+from kspecpipe.simulate.sky_position import sky_places
+from kspecpipe.simulate.standards import neighbours, write_catalogue, write_template_library
 
 _SOF = {
     "BIAS": "bias",
@@ -20,8 +22,11 @@ _SOF = {
     "SKYFLAT": "skyflats",
     "OBJECT": "objects",
 }
-#: Plate scale [mm/degree].
-_PLATE = 190.0
+
+
+#: Photometry of the standard stars, and the folder of their templates.
+CATALOGUE = "standard_star_atlas_refcat2.csv"
+TEMPLATES = "templates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +50,32 @@ def write_assignment(out: Path, dome: Dome) -> Path:
     """Write the robot's file: fibre, place, position, rank, class."""
     fibres = next(iter(dome.benches.values())).fibres
     path = out / f"tile_{dome.plan.tile:03d}.assign.txt"
-    ra, dec = dome.pointing
     lines = []
-    for index, (x, y) in enumerate(fibres.position):
-        right = (ra + x / _PLATE / np.cos(np.deg2rad(dec))) % 360.0
-        place = f"{index + 1:3d} {x:9.3f} {y:9.3f} {right:12.6f} {dec + y / _PLATE:12.6f}"
+    places = sky_places(dome.pointing, fibres.position)
+    for index, ((x, y), (ra, dec)) in enumerate(zip(fibres.position, places, strict=True)):
+        place = f"{index + 1:3d} {x:9.3f} {y:9.3f} {ra:12.6f} {dec:12.6f}"
         lines.append(f"{place} {index % 5} {fibres.target_class[index]}")
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def write_sofs(out: Path, files: Sequence[RawFile], assignment: Path) -> dict[str, Path]:
+def write_standards(out: Path, dome: Dome, rng: np.random.Generator) -> list[str]:
+    """Write catalogue and templates of the standard stars; return their lines in a SOF."""
+    stars = list(next(iter(dome.benches.values())).fibres.stars.values())
+    if not stars:
+        return []
+    listed = [*neighbours(stars, rng), *stars]
+    rows = [listed[number] for number in rng.permutation(len(listed))]
+    lines = [f"{write_catalogue(out / CATALOGUE, rows, rng).name} STD_CATALOG"]
+    if dome.plan.library is not None:
+        write_template_library(out / TEMPLATES, dome.plan.library)
+        lines.append(f"{TEMPLATES} TEMPLATES")
+    return lines
+
+
+def write_sofs(
+    out: Path, files: Sequence[RawFile], assignment: Path, standards: Sequence[str] = ()
+) -> dict[str, Path]:
     """Write one SOF for each step of the reduction; with several modes its name tells the mode."""
     many = len({file.mode for file in files if file.mode}) > 1
     sets: dict[str, list[str]] = {}
@@ -65,6 +85,8 @@ def write_sofs(out: Path, files: Sequence[RawFile], assignment: Path) -> dict[st
     for name, lines in sets.items():
         if name.startswith("objects"):
             lines.append(f"{assignment.name} ASSIGN")
+    for name in [name for name in sets if name.startswith("objects") and standards]:
+        sets[name.replace("objects", "standards")] = list(standards)
     paths = {name: out / f"{name}.sof" for name in sets}
     for name, path in paths.items():
         path.write_text("\n".join(sets[name]) + "\n")

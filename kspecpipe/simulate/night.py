@@ -11,9 +11,10 @@ import numpy as np
 from kspecpipe.simulate import lightfield
 from kspecpipe.simulate.description import write_description
 from kspecpipe.simulate.exposure import Dome, Observation, expose_observation, open_dome
+from kspecpipe.simulate.fibres import STANDARD
 from kspecpipe.simulate.fits_cards import write_raw
 from kspecpipe.simulate.instruments import Mode
-from kspecpipe.simulate.listings import RawFile, write_assignment, write_sofs
+from kspecpipe.simulate.listings import RawFile, write_assignment, write_sofs, write_standards
 from kspecpipe.simulate.plan import LAMPS, NightPlan
 from kspecpipe.simulate.standard import standard_cards, standard_name
 from kspecpipe.simulate.truth import write_fibre_truth, write_frame_truth
@@ -88,7 +89,10 @@ def simulate_night(out: Path, plan: NightPlan | None = None, seed: int = 1) -> N
     for name, path in fibres.items():
         write_fibre_truth(path, dome.benches[name])
     assignment = write_assignment(out, dome)
-    sofs = write_sofs(out, files, assignment)
+    standards: list[str] = []
+    if dome.plan.counts.object:
+        standards = write_standards(out, dome, np.random.default_rng([seed, STANDARD, 1]))
+    sofs = write_sofs(out, files, assignment, standards)
     return Night(out, tuple(files), sofs, fibres, assignment, write_description(beside, dome))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from kspecpipe.simulate.standards import LibraryPlan, StandardStar
+
 LAMPS = ("Hg", "Ar", "Ne", "Kr", "Cd")
 
 
@@ -99,6 +101,11 @@ class NightPlan:
         All biases in one file of several planes.
     tile : int
         Number of the science tile.
+    standards : tuple of StandardStar
+        What the fibres of class 8 look at; their places become those of the fibres. Empty: F dwarfs
+        are drawn.
+    library : LibraryPlan or None
+        Template library that is written beside the frames; None: none is.
     """
 
     instrument: Literal["isoplane", "kspec"] = "isoplane"
@@ -117,3 +124,5 @@ class NightPlan:
     flat_lamps: tuple[str, ...] = ()
     cube: bool = False
     tile: int = 46
+    standards: tuple[StandardStar, ...] = ()
+    library: LibraryPlan | None = None

@@ -1,8 +1,6 @@
 """Standard stars with known truth: model atmospheres, a template library, a catalogue.
 
-The atmospheres are grey in temperature and crude in opacity, but they have what flux calibration
-lives on: continua with Balmer and Paschen jumps, hydrogen lines that grow with temperature, blends
-of metal lines that grow towards the blue, with metallicity and towards cool stars.
+Everything is derived from the atmospheres of `atmospheres`, or from a spectrum that the user gives.
 """
 
 from __future__ import annotations
@@ -10,15 +8,15 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import speclite.filters
 
 from kspecpipe.simulate.arrays import FloatArray
+from kspecpipe.simulate.atmospheres import eddington_flux, to_vacuum
 
 _LIGHT = 299792.458
 _AB = {"BP": 0.0585, "RP": 0.3767, "Gaia": 0.1219, "J": 0.9081, "H": 1.3879, "K": 1.8602}
@@ -40,23 +38,6 @@ _HEADER = (
     "dupvar,Ag,rp1,r1,r10,g,dg,gchi,gcontrib,r,dr,rchi,rcontrib,i,di,ichi,icontrib,z,dz,zchi,"
     "zcontrib,nstat,J,dJ,H,dH,K,dK"
 )
-#: Metal lines: air wavelength [Angstrom], strength at solar composition and 5800 K, width [A].
-_METALS = (
-    (3933.7, 9.0, 7.0),
-    (3968.5, 8.0, 6.5),
-    (4226.7, 1.6, 1.5),
-    (4300.0, 0.55, 9.0),
-    (4310.0, 0.55, 7.0),
-    (5167.3, 1.4, 1.2),
-    (5172.7, 1.8, 1.6),
-    (5183.6, 2.0, 1.8),
-    (5890.0, 1.5, 1.0),
-    (5895.9, 1.3, 1.0),
-    (8498.0, 1.0, 1.8),
-    (8542.1, 2.2, 3.0),
-    (8662.1, 1.8, 2.6),
-)
-_BLENDS = 2600
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +64,12 @@ class StandardStar:
         Whether the catalogue calls it so.
     missing : tuple of str
         Columns of magnitudes without a measurement.
+    light : float
+        Part of its light that enters the fibre.
+    listed_as : StandardStar or None
+        What the catalogue says stands there, if it is another star.
+    spectrum : callable or None
+        Flux in any unit at vacuum wavelengths at rest [Angstrom], in place of the atmosphere.
     """
 
     teff: float
@@ -98,6 +85,9 @@ class StandardStar:
     parallax: float = 1.0
     variable: bool = False
     missing: tuple[str, ...] = ()
+    light: float = 1.0
+    listed_as: StandardStar | None = None
+    spectrum: Callable[[FloatArray], FloatArray] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,35 +141,48 @@ def write_template_library(folder: Path, plan: LibraryPlan | None = None) -> tup
     return tuple(paths)
 
 
-def eddington_flux(
-    vacuum: FloatArray, atmosphere: tuple[float, float, float], resolution: float = 2000.0
-) -> tuple[FloatArray, FloatArray]:
-    """Return Eddington flux H and continuum of an atmosphere (teff, logg, feh).
+def draw_stars(
+    teff: FloatArray, flux: FloatArray, place: FloatArray, rng: np.random.Generator
+) -> tuple[StandardStar, ...]:
+    """Return metal-poor dwarfs with slight reddening, velocities and proper motions.
 
     Parameters
     ----------
-    vacuum : ndarray
-        Vacuum wavelength [Angstrom].
-    atmosphere : tuple of float
-        Effective temperature [K], log gravity [cgs], metallicity [dex].
-    resolution : float
-        Resolving power to which lines are broadened.
-
-    Returns
-    -------
-    flux, continuum : ndarray
-        [erg/s/cm2/Angstrom/sr].
+    teff, flux : ndarray, shape (n,)
+        Temperature [K] and flux near 6000 Angstrom [erg/s/cm2/Angstrom].
+    place : ndarray, shape (n, 2)
+        Right ascension and declination [degree].
+    rng : Generator
+        Draws the rest.
     """
-    teff, logg, _ = atmosphere
-    depth = (2.0 / 3.0) / _opacity(vacuum, teff, logg)
-    temperature = teff * (0.75 * (depth + 2.0 / 3.0)) ** 0.25
-    continuum = 0.25 * _planck(vacuum, temperature)
-    optical = _line_depth(vacuum, atmosphere, resolution)
-    # Lines form where the atmosphere is coolest; the floor is that of its surface.
-    surface = 0.25 * _planck(vacuum, np.full(vacuum.shape, 0.8 * teff))
-    dark = np.minimum(0.9, surface / continuum * 0.55)
-    flux = continuum * (dark + (1 - dark) * np.exp(-optical))
-    return flux, continuum
+    stars = []
+    for kelvin, level, (ra, dec) in zip(teff, flux, place, strict=True):
+        star = standard_star(float(kelvin), float(level), (float(ra), float(dec)))
+        stars.append(
+            replace(
+                star,
+                logg=float(rng.uniform(3.9, 4.5)),
+                feh=float(rng.uniform(-1.0, -0.1)),
+                ebv=float(rng.exponential(0.02)),
+                velocity=float(rng.normal(0, 60.0)),
+                pmra=float(rng.normal(0, 10.0)),
+                pmdec=float(rng.normal(0, 10.0)),
+            )
+        )
+    return tuple(stars)
+
+
+def neighbours(
+    stars: Sequence[StandardStar], rng: np.random.Generator, each: int = 4
+) -> tuple[StandardStar, ...]:
+    """Return further stars of the field, arcminutes from the standards, for the catalogue."""
+    found = []
+    for star in stars:
+        for east, north in rng.uniform(-0.1, 0.1, (each, 2)):
+            ra = (star.ra + east / np.cos(np.deg2rad(star.dec))) % 360.0
+            magnitude = float(star.gaia + rng.uniform(-1, 3))
+            found.append(replace(star, ra=float(ra), dec=float(star.dec + north), gaia=magnitude))
+    return tuple(found)
 
 
 def standard_star(teff: float, flux: float, place: tuple[float, float]) -> StandardStar:
@@ -191,7 +194,7 @@ def standard_star(teff: float, flux: float, place: tuple[float, float]) -> Stand
 
 def star_flux(air: FloatArray, star: StandardStar, resolution: float = 2000.0) -> FloatArray:
     """Return a star's spectrum above the air [erg/s/cm2/Angstrom] at air wavelengths [Angstrom]."""
-    return _apparent(_to_vacuum(air), star, resolution) * _brightness(star)
+    return _apparent(to_vacuum(air), star, resolution) * _brightness(star)
 
 
 @lru_cache(maxsize=512)
@@ -212,7 +215,7 @@ def write_catalogue(
     writer = csv.writer(text, lineterminator="\n")
     text.write(_HEADER + "\n")
     for number, star in enumerate(stars):
-        row = _catalogue_row(number, star, rng)
+        row = _catalogue_row(number, star.listed_as or star, rng)
         writer.writerow([row.get(name, 0) for name in _HEADER.split(",")])
     path.write_text(text.getvalue())
     return path
@@ -250,77 +253,6 @@ def _write_model(path: Path, flux: FloatArray, continuum: FloatArray) -> None:
     path.write_bytes(gzip.compress((lines + "\n").encode(), compresslevel=4, mtime=0))
 
 
-def _planck(wavelength: FloatArray, temperature: FloatArray) -> FloatArray:
-    """Return B of a black body per Angstrom [erg/s/cm2/A/sr]."""
-    radiation: FloatArray = 1.191043e27 / wavelength**5
-    return radiation / np.expm1(1.438777e8 / (wavelength * temperature))
-
-
-def _opacity(wavelength: FloatArray, teff: float, logg: float) -> FloatArray:
-    """Return the continuous opacity relative to its mean: negative ion and hydrogen."""
-    u = np.log(wavelength / 8500.0)
-    bound = np.where(wavelength < 16400.0, np.exp(-0.5 * (u / np.where(u < 0, 0.75, 0.42)) ** 2), 0)
-    ion = (bound + 0.35 * (wavelength / 16400.0) ** 2) / 0.8
-    hydrogen = 0.25 * np.exp((teff - 7500.0) / 650.0) * 10 ** (-0.3 * (logg - 4.0))
-    edges = np.zeros_like(wavelength)
-    for edge, weight in ((3646.0, 6.0), (8204.0, 1.0), (14580.0, 0.35)):
-        below = 1 / (1 + np.exp(np.clip((wavelength - edge) / 8.0, -50, 50)))
-        edges += weight * (wavelength / edge) ** 3 * below
-    opacity: FloatArray = 0.15 + ion + hydrogen * edges
-    return opacity
-
-
-def _line_depth(
-    vacuum: FloatArray, atmosphere: tuple[float, float, float], resolution: float
-) -> FloatArray:
-    """Return the optical depth of hydrogen and metal lines."""
-    teff, logg, feh = atmosphere
-    depth = np.zeros_like(vacuum)
-    power = 1.9 * np.exp((teff - 6000.0) / 1900.0)
-    for series, edge, weight in ((2, 3645.07, 1.0), (3, 8201.4, 0.12)):
-        for upper in range(series + 1, series + 17):
-            centre = edge / (1 - (series / upper) ** 2) * 1.00028
-            strength = weight * power * (3.0 / (upper - series + 2)) ** 0.7
-            wing = 2.2 * 10 ** (0.12 * (logg - 4)) * centre / 4861.0
-            _add(depth, vacuum, (centre, strength, wing, 2.4), resolution)
-    metals = 10 ** (0.55 * feh) * (5800.0 / teff) ** 5
-    wave, strength, width = _metal_lines().T
-    for line in zip(_to_vacuum(wave), strength * metals, width, strict=True):
-        _add(depth, vacuum, (*line, 3.0), resolution)
-    return depth
-
-
-def _add(
-    depth: FloatArray, vacuum: FloatArray, line: tuple[float, float, float, float], r: float
-) -> None:
-    """Add one line (centre, strength, width, slope of the wings) in place."""
-    centre, strength, width, slope = line
-    broad = np.hypot(width, centre / r / 2.0)
-    reach = 40 * broad
-    part = slice(*np.searchsorted(vacuum, [centre - reach, centre + reach]))
-    u = np.abs(vacuum[part] - centre) / broad
-    depth[part] += strength * width / broad / (1 + u**slope)
-
-
-@lru_cache(maxsize=1)
-def _metal_lines() -> FloatArray:
-    """Return strong lines and random blends, denser and stronger towards the blue."""
-    rng = np.random.default_rng(20240229)
-    wave = 3000.0 * (1 - rng.uniform(0, 1, _BLENDS) * (1 - (3000.0 / 9500.0) ** 2.2)) ** (-1 / 2.2)
-    strength = rng.exponential(0.22, _BLENDS) * (4300.0 / wave) ** 3
-    blends = np.stack([wave, strength, rng.uniform(0.4, 1.2, _BLENDS)], axis=1)
-    return np.concatenate([np.array(_METALS), blends])
-
-
-def _to_vacuum(air: FloatArray) -> FloatArray:
-    """Turn air into vacuum wavelengths (Morton 1991, inverse by one iteration)."""
-    vacuum = np.array(air, float)
-    for _ in range(2):
-        s = (1e4 / vacuum) ** 2
-        vacuum = air * (1 + 2.735182e-4 + 131.4182e-8 * s + 2.76249e-12 * s**2)
-    return vacuum
-
-
 def _cardelli(wavelength: FloatArray) -> FloatArray:
     """Return A / E(B-V) for R_V = 3.1, 3030 Angstrom and redward."""
     x = 1e4 / wavelength
@@ -335,14 +267,33 @@ def _cardelli(wavelength: FloatArray) -> FloatArray:
 def _apparent(vacuum: FloatArray, star: StandardStar, resolution: float) -> FloatArray:
     """Return the reddened, moved spectrum of a star, without its distance."""
     rest = vacuum / (1 + star.velocity / _LIGHT)
-    surface = 4 * np.pi * eddington_flux(rest, (star.teff, star.logg, star.feh), resolution)[0]
+    if star.spectrum is not None:
+        surface = star.spectrum(rest)
+    else:
+        surface = 4 * np.pi * eddington_flux(rest, (star.teff, star.logg, star.feh), resolution)[0]
     dimmed: FloatArray = surface * 10 ** (-0.4 * star.ebv * _cardelli(vacuum))
     return dimmed
 
 
-@lru_cache(maxsize=512)
 def _surface_magnitudes(star: StandardStar) -> dict[str, float]:
     """Return the AB magnitudes of a star at its surface, by column of the catalogue."""
+    twin = StandardStar(
+        star.teff,
+        star.logg,
+        star.feh,
+        0.0,
+        ebv=star.ebv,
+        velocity=star.velocity,
+        spectrum=star.spectrum,
+    )
+    return _magnitudes_of(twin)
+
+
+@lru_cache(maxsize=512)
+def _magnitudes_of(star: StandardStar) -> dict[str, float]:
+    """Integrate the bands."""
+    import speclite.filters
+
     wave = 3000.0 * np.exp(np.arange(16600) / 8000.0)
     light = _apparent(wave, star, 2000.0)
     magnitudes = {}

@@ -5,6 +5,7 @@ import pytest
 from kspecpipe.cli.main import parser_of
 from kspecpipe.cli.simulate import plan_of
 from kspecpipe.simulate import NightPlan
+from kspecpipe.simulate.standards import LibraryPlan
 
 TINY = ["--size=small", "--bias=3", "--dark=1", "--flat=0", "--arc=0", "--object=0"]
 
@@ -15,7 +16,7 @@ def plan(*words):
 
 
 def test_no_options_give_the_plan_of_the_simulator():
-    assert plan() == NightPlan()
+    assert plan() == NightPlan(library=LibraryPlan())
 
 
 def test_options_reach_the_plan():

@@ -273,7 +273,7 @@ def test_every_figure_shows_what_it_is_given(three):
         plot_star_vectors(wave, three.response, vectors, names),
         plot_calibration_residuals(wave, three.response, vectors, names),
         plot_photometric_residuals(three.stars),
-        plot_template_match(wave, fit.observed, fit.model, vectors[0], "star"),
+        plot_template_match(wave, fit.observed.value, fit.model, vectors[0], "star"),
         plot_calibrated_spectrum(wave, flux, fit.photometry, "star"),
         plot_grey_scales(three.stars),
     ]

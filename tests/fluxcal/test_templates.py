@@ -16,7 +16,8 @@ from kspecpipe.fluxcal.templates import (
     read_index,
     write_index,
 )
-from kspecpipe.simulate.standards import LibraryPlan, eddington_flux, write_template_library
+from kspecpipe.simulate.atmospheres import eddington_flux
+from kspecpipe.simulate.standards import LibraryPlan, write_template_library
 
 SMALL = LibraryPlan(teff=(5500.0, 6500.0), logg=(4.0,), feh=(-0.5, 0.0), resolution=500)
 

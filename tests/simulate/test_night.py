@@ -157,7 +157,7 @@ def test_strings_of_any_length_are_read_back(keyword, text):
 
 
 def test_sofs_hold_raw_frames_relative_to_themselves(night):
-    assert set(night.sofs) == {"bias", "dark", "flats", "arcs", "objects"}
+    assert set(night.sofs) == {"bias", "dark", "flats", "arcs", "objects", "standards"}
     lines = night.sofs["flats"].read_text().splitlines()
     assert [line.rsplit(" ", 1)[1] for line in lines] == ["FLAT"] * 3
     for sof in night.sofs.values():

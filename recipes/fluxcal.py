@@ -1,0 +1,322 @@
+"""Flux calibration: from electrons to erg/s/cm2/Angstrom with standard stars of the exposure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from astropy.table import Table
+
+from kspecpipe.base_recipe import BaseRecipe
+from kspecpipe.declare import (
+    Declared,
+    calibration,
+    metric,
+    parameter,
+    product,
+    static,
+    user_file,
+)
+from kspecpipe.errors import CalibrationMissingError, RecipeError
+from kspecpipe.flux import (
+    BandResiduals,
+    FluxExposure,
+    borrowed,
+    calibrate_exposure,
+    choose_extinction,
+    nearest_in_time,
+    open_exposure,
+    response_product,
+)
+from kspecpipe.flux_products import Calibrated, Response
+from kspecpipe.fluxcal import (
+    FluxcalOptions,
+    Limits,
+    TemplateGrid,
+    calibrate_fluxes,
+    summarise,
+)
+from kspecpipe.fluxcal.extinction import ExtinctionCurve
+from kspecpipe.fluxcal.masks import MaskRegion
+from kspecpipe.fluxcal.matching import MatchOptions
+from kspecpipe.fluxcal.response import ResponseOptions
+from kspecpipe.spectra import Reduced
+
+#: A response and the numbers by which it is judged; without stars of its own there are no numbers.
+Derived = tuple[Response | None, Mapping[str, float]]
+
+
+class Fluxcal(BaseRecipe):
+    """Calibrate spectra in erg/s/cm2/Angstrom with the standard stars of the same exposure.
+
+    Each star of type C is found in the catalogue by its position and compared with the models of
+    the library, by its lines and by its colours. The models that agree, moved to its velocity,
+    broadened like its spectrum and corrected smoothly to agree with all its magnitudes, tell its
+    flux; a smooth curve through observed over model, bridging telluric bands and strong lines, is
+    its response. Responses of several stars are combined, shape and brightness apart; odd stars are
+    left out and the reason is kept. An exposure without a usable star takes the RESPONSE that was
+    given, or that of another exposure of the run.
+    """
+
+    name = "fluxcal"
+
+    class Inputs(Declared):
+        reduced: list[Reduced] = calibration(
+            "REDUCED",
+            several="list",
+            match=("mode",),
+            doc="sky-subtracted spectra in electrons, not yet calibrated",
+        )
+        catalogue: Table | None = user_file(
+            "STD_CATALOG", default=None, doc="magnitudes of the standards (ATLAS Refcat2 CSV)"
+        )
+        templates: TemplateGrid | None = user_file(
+            "TEMPLATES", default=None, doc="folder of template spectra in the layout of BOSZ"
+        )
+        response: Response | None = calibration(
+            "RESPONSE",
+            default=None,
+            match=("mode",),
+            doc="of another exposure or night: taken where no star is usable, else compared with",
+        )
+        assignment: Table | None = user_file(
+            "ASSIGN", default=None, doc="fibre assignment, if not that in REDUCED"
+        )
+        extinction: dict[str, ExtinctionCurve] = static(
+            "extinction", doc="extinction curves of observatories"
+        )
+        telluric: tuple[MaskRegion, ...] = static(
+            "telluric_masks", doc="bands of telluric absorption"
+        )
+        stellar: tuple[MaskRegion, ...] = static(
+            "stellar_masks", doc="strong lines that are left out of the response"
+        )
+
+    class Parameters(Declared):
+        extinction: Literal["site", "ctio", "la_silla", "siding_spring", "none"] = parameter(
+            "site", doc="extinction curve; site: that of the nearest observatory"
+        )
+        radius: float = parameter(
+            2.0, unit="arcsec", above=0, doc="largest distance of a fibre from its star"
+        )
+        min_snr: float = parameter(
+            2.0, above=0, doc="least median signal-to-noise ratio per pixel of a star"
+        )
+        max_ebv: float = parameter(
+            0.5, unit="mag", above=0, doc="largest E(B-V) of a star where nothing is known of it"
+        )
+        metric: Literal["chi2", "huber"] = parameter(
+            "chi2", doc="penalty of a star's difference from a model; huber forgives odd samples"
+        )
+        knots: float = parameter(
+            100.0, unit="Angstrom", above=0, doc="spacing of the knots of a star's response"
+        )
+
+    class Products(Declared):
+        response: list[Response | None] | None = product(
+            "RESPONSE",
+            tech="MOS",
+            per_exposure=True,
+            required=False,
+            doc="response and its stars, of every exposure with a usable one",
+        )
+        calibrated: list[Calibrated] = product(
+            "CALIBRATED", tech="MOS", per_exposure=True, doc="spectra above the air"
+        )
+
+    class Metrics(BandResiduals):
+        used: list[int] = metric("STARS USED", scope="exposure", doc="stars in the response")
+        rejected: list[int] = metric(
+            "STARS REJECTED", scope="exposure", doc="stars left out, for the reasons in STARS"
+        )
+        grey: list[float | None] = metric(
+            "GREY SCATTER",
+            unit="mag",
+            scope="exposure",
+            doc="scatter of the stars' brightness",
+            needs="at least two stars",
+        )
+        shape: list[float | None] = metric(
+            "SHAPE SCATTER",
+            scope="exposure",
+            doc="relative scatter of the stars' responses without their brightness",
+            needs="at least two stars",
+        )
+        colour: list[float | None] = metric(
+            "COLOUR RMS",
+            unit="mag",
+            scope="exposure",
+            doc="magnitudes of the stars less those of their corrected models",
+            needs="a usable star",
+        )
+        error: list[float] = metric(
+            "RESPONSE ERROR", scope="exposure", doc="median relative error of the response"
+        )
+        zero_point: list[float] = metric(
+            "ZERO POINT",
+            unit="mag",
+            scope="exposure",
+            doc="AB magnitude that gives 1 electron/s/Angstrom near 6000 Angstrom",
+        )
+        change: list[float | None] = metric(
+            "ZERO POINT CHANGE",
+            unit="mag",
+            scope="exposure",
+            doc="against the RESPONSE given; positive: more light is detected now",
+            needs="a RESPONSE and a usable star",
+        )
+        teff: list[float | None] = metric(
+            "STAR TEFF", unit="K", scope="exposure", doc="median", needs="a usable star"
+        )
+        velocity: list[float | None] = metric(
+            "STAR VELOCITY", unit="km/s", scope="exposure", doc="median", needs="a usable star"
+        )
+        ebv: list[float | None] = metric(
+            "STAR EBV", unit="mag", scope="exposure", doc="median", needs="a usable star"
+        )
+        snr: list[float | None] = metric(
+            "STAR SNR", scope="exposure", doc="median per pixel", needs="a usable star"
+        )
+        chi2: list[float | None] = metric(
+            "TEMPLATE CHI2",
+            scope="exposure",
+            doc="median reduced chi-squared of the lines",
+            needs="a usable star",
+        )
+        margin: list[float | None] = metric(
+            "RUNNER UP MARGIN",
+            scope="exposure",
+            doc="median chi-squared of the second best model less that of the best",
+            needs="a usable star",
+        )
+
+    def check_tags(self, tags: Collection[str]) -> None:
+        """Ask for a catalogue with templates, or a response."""
+        lack = {"STD_CATALOG", "TEMPLATES"} - set(tags)
+        if lack and "RESPONSE" not in tags:
+            raise CalibrationMissingError(
+                f"no {' and no '.join(sorted(lack))}: STD_CATALOG with TEMPLATES is needed, or a "
+                "RESPONSE of another exposure or night of this mode"
+            )
+
+    def run(self, inputs: Any, parameters: Any) -> tuple[Products, Metrics]:
+        """Derive the response of each exposure, or take one, and apply it."""
+        exposures = [
+            open_exposure(reduced, inputs.assignment, self.setup.facts.site)
+            for reduced in inputs.reduced
+        ]
+        curve = choose_extinction(inputs.extinction, parameters.extinction, self.setup.facts.site)
+        derived = [self._derive(one, curve, inputs, parameters) for one in exposures]
+        own = [response for response, _ in derived]
+        applied = [
+            response or self._fallback(one, list(zip(exposures, own, strict=True)), inputs)
+            for one, response in zip(exposures, own, strict=True)
+        ]
+        calibrated = [
+            calibrate_exposure(one, response)
+            for one, response in zip(exposures, applied, strict=True)
+        ]
+        products = self.Products(
+            response=own if any(response is not None for response in own) else None,
+            calibrated=calibrated,
+        )
+        return products, self._metrics(derived, applied, inputs.response)
+
+    def _derive(
+        self, exposure: FluxExposure, curve: ExtinctionCurve, inputs: Any, parameters: Any
+    ) -> Derived:
+        """Return the response from the stars of an exposure, or nothing if there is a way out."""
+        name = exposure.reduced.name
+        if inputs.catalogue is None or inputs.templates is None:
+            return None, {}
+        if not np.isfinite(exposure.airmass).all():
+            self.log.warning("%s: no airmass: the response contains the extinction", name)
+            curve = choose_extinction({}, "none", None)
+        try:
+            result = calibrate_fluxes(
+                exposure.reduced.spectra,
+                exposure.observation(curve),
+                exposure.standards,
+                inputs.catalogue,
+                inputs.templates,
+                _options(inputs, parameters),
+            )
+        except RecipeError as error:
+            if inputs.response is None and len(inputs.reduced) == 1:
+                raise
+            self.log.warning("%s: %s", name, error)
+            return None, {}
+        for line in summarise(result).splitlines():
+            self.log.info("%s: %s", name, line.strip())
+        return response_product(exposure, result, curve), result.metrics
+
+    def _fallback(
+        self,
+        exposure: FluxExposure,
+        others: Sequence[tuple[FluxExposure, Response | None]],
+        inputs: Any,
+    ) -> Response:
+        """Return the response that was given, or that of the nearest exposure."""
+        if inputs.response is not None:
+            response, name = inputs.response, inputs.response.name
+        else:
+            found = nearest_in_time(exposure, others)
+            if found is None:
+                raise RecipeError(
+                    f"none of {len(others)} exposures has a usable standard star; the reasons are "
+                    "in the warnings. Give a RESPONSE of another night"
+                )
+            response, name = found[1], found[0].reduced.name
+        self.log.warning("%s: calibrated with the response of %s", exposure.reduced.name, name)
+        return borrowed(response, name)
+
+    def _metrics(
+        self, derived: Sequence[Derived], applied: Sequence[Response], reference: Response | None
+    ) -> Metrics:
+        def each(key: str) -> list[float | None]:
+            values = [numbers.get(key, float("nan")) for _, numbers in derived]
+            return [value if np.isfinite(value) else None for value in values]
+
+        zero = [float(response.calibration.get("FCALZP", np.nan)) for response in applied]
+        before = None if reference is None else reference.calibration.get("FCALZP")
+        return self.Metrics(
+            **{name: each(name) for name in BandResiduals.specs},
+            used=[int(numbers.get("stars_used", 0)) for _, numbers in derived],
+            rejected=[int(numbers.get("stars_rejected", 0)) for _, numbers in derived],
+            grey=each("grey_scatter"),
+            shape=each("shape_scatter"),
+            colour=each("colour_rms"),
+            error=[_median_error(response) for response in applied],
+            zero_point=zero,
+            change=[
+                float(now - before) if response is not None and before is not None else None
+                for now, (response, _) in zip(zero, derived, strict=True)
+            ],
+            teff=each("teff"),
+            velocity=each("velocity"),
+            ebv=each("ebv"),
+            snr=each("snr"),
+            chi2=each("chi2"),
+            margin=each("runner_up"),
+        )
+
+
+def _options(inputs: Any, parameters: Any) -> FluxcalOptions:
+    standard = Limits()
+    return FluxcalOptions(
+        telluric=inputs.telluric,
+        stellar=inputs.stellar,
+        limits=Limits(
+            radius=parameters.radius,
+            snr=parameters.min_snr,
+            ebv=(standard.ebv[0], parameters.max_ebv),
+        ),
+        match=MatchOptions(metric=parameters.metric),
+        response=ResponseOptions(spacing=parameters.knots),
+    )
+
+
+def _median_error(response: Response) -> float:
+    vector = response.response
+    return float(np.median((vector.error / vector.value)[vector.good]))
