@@ -19,7 +19,7 @@ from kspecpipe.extraction.flats import FibreLightOptions, exposure_levels
 from kspecpipe.extraction.halo import Halo, measure_halo, subtract_scattered
 from kspecpipe.frame import FrameStack
 from kspecpipe.preprocess import DetectorCalibrations, Masters, calibrate_stack
-from kspecpipe.signal import BoolArray, FloatArray, Signal
+from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.trace.find import find_traces
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.trace.model import Traces
@@ -36,17 +36,22 @@ if TYPE_CHECKING:
 _QUICK = ShiftOptions(max_samples=8000)
 
 
-class FlatInputs(DetectorCalibrations):
-    """Inputs of the recipes that work on lamp flats."""
-
-    flats: FrameStack = raw(
+def lamp_flats(recommended: int) -> Any:
+    """Declare the lamp flats of a recipe."""
+    return raw(
         "FLAT",
         at_least=1,
-        recommended=3,
+        recommended=recommended,
         match=("shape", "mode", "readmode", "exptime"),
         tolerance={"exptime": 0.01},
         doc="lamp flats of one mode",
     )
+
+
+class FlatInputs(DetectorCalibrations):
+    """Inputs of the recipes that work on lamp flats."""
+
+    flats: FrameStack = lamp_flats(recommended=3)
     flats_off: FrameStack | None = raw(
         "FLATOFF", at_least=0, match=("shape", "readmode"), doc="the same with the lamp off"
     )
@@ -108,6 +113,9 @@ class TraceMetrics(Declared):
         "FLAT SHIFT", unit="pixel", scope="exposure", doc="traces, single flat minus their average"
     )
     rejected: float = metric("REJECTED", doc="largest fraction of a flat that was rejected")
+    saturated: float = metric(
+        "SATURATED FRACTION", doc="pixels on the live traces that are saturated in the worst flat"
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,8 @@ class MasterFlat:
         Light scattered around every fibre, when it was subtracted.
     shifts : tuple of TraceShift
         Shift of every single flat, in the order of the stack, against the traces.
+    saturated : float
+        Largest fraction of the pixels on the live traces that is saturated in a single flat.
     """
 
     lamps: tuple[LampFlat, ...]
@@ -181,6 +191,7 @@ class MasterFlat:
     profile: Profile
     halo: Halo | None
     shifts: tuple[TraceShift, ...]
+    saturated: float
 
     @property
     def levels(self) -> FloatArray:
@@ -248,7 +259,14 @@ def combine_flats(
             )
         lamps.append(LampFlat(lamp, clean, background, levels, rejected))
     shifts = tuple(measure_shift(image, traces, profile, options=_QUICK) for image in images)
-    return MasterFlat(tuple(lamps), traces, profile, halo, shifts)
+    saturated = max(_on_traces(image, traces).fraction(DQ.SATURATED) for image in images)
+    return MasterFlat(tuple(lamps), traces, profile, halo, shifts, saturated)
+
+
+def _on_traces(image: Signal, traces: Traces) -> Signal:
+    """Return the pixels under the live traces, shape (nlive, nx)."""
+    rows = np.rint(traces.y[traces.live]).astype(int)
+    return image.select((np.clip(rows, 0, image.shape[0] - 1), np.arange(image.shape[1])))
 
 
 def _sum(images: Sequence[Signal]) -> Signal:
@@ -367,6 +385,7 @@ def trace_metrics(flat: MasterFlat) -> dict[str, Any]:
         "level_spread": float(np.std(flat.levels)) if len(flat.levels) > len(flat.lamps) else None,
         "shift": [shift.shift for shift in flat.shifts],
         "rejected": float(max(lamp.rejected.max() for lamp in flat.lamps)),
+        "saturated": flat.saturated,
     }
 
 

@@ -203,7 +203,7 @@ def read_header(path: Path) -> dict[str, Any]:
         return {**header_values(hdus[0].header), "FILENAME": path.name}
 
 
-def read_product(path: Path) -> Product:
+def read_product(path: str | Path) -> Product:
     """Read a product by its PRO.CATG.
 
     Raises
@@ -211,6 +211,7 @@ def read_product(path: Path) -> Product:
     InputError
         If the file is no product of this pipeline or lacks one of its HDUs.
     """
+    path = Path(path)
     header = read_header(path)
     catg = header.get("ESO PRO CATG")
     if catg not in Product.known:

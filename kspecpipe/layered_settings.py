@@ -14,7 +14,7 @@ from kspecpipe.declare import Declared, MetricSpec, ParameterSpec
 from kspecpipe.errors import SettingsError
 from kspecpipe.limit_rules import Level, Rule, read_rule
 from kspecpipe.qc import Limits
-from kspecpipe.schema import build, convert, key
+from kspecpipe.schema import build, convert, key, noting, raise_all
 from kspecpipe.yaml_source import Node, merge_nodes, nearest, parse_scalar, read_yaml
 
 DECLARED = "default"
@@ -130,8 +130,9 @@ def resolve(recipe: Recipe, layers: Sequence[Layer]) -> RecipeSettings:
     Raises
     ------
     SettingsError
-        For an unknown key, a wrong type or a value out of range.
+        With every unknown key, wrong type and value out of range, one a line.
     """
+    problems: list[str] = []
     values = {name: spec.default for name, spec in recipe.parameters.specs.items()}
     sources = dict.fromkeys(values, DECLARED)
     limits: dict[str, Limits] = {}
@@ -143,18 +144,21 @@ def resolve(recipe: Recipe, layers: Sequence[Layer]) -> RecipeSettings:
         parts = section.mapping(recipe.name)
         for name, node in parts.items():
             if name not in ("parameters", "qc"):
-                raise SettingsError(
+                problems.append(
                     f"{node.place}: unknown key {name!r} in {recipe.name}; "
                     f"{nearest(name, ('parameters', 'qc'))}"
                 )
         for name, node in _part(parts, "parameters").items():
-            values[name] = _parameter(recipe, name, node)
+            with noting(problems):
+                values[name] = _parameter(recipe, name, node)
             sources[name] = layer.name
         for label, node in _part(parts, "qc").items():
-            found, own = _limits(recipe, label, node)
-            limits[label] = dataclasses.replace(limits.get(label, Limits()), **found)
-            above = {k: r for k, r in rules.get(label, {}).items() if k not in found} | own
-            rules[label] = above
+            with noting(problems):
+                found, own = _limits(recipe, label, node)
+                limits[label] = dataclasses.replace(limits.get(label, Limits()), **found)
+                above = {k: r for k, r in rules.get(label, {}).items() if k not in found} | own
+                rules[label] = above
+    raise_all(problems)
     rules = {label: levels for label, levels in rules.items() if levels}
     return RecipeSettings(recipe.parameters(**values), sources, limits, rules)
 

@@ -7,7 +7,8 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -77,26 +78,30 @@ def build(schema: type[T], node: Node, what: str) -> T:
     Raises
     ------
     SettingsError
-        For an unknown or missing key, a wrong type or a value out of range, with file, line and
-        the nearest spelling.
+        With every unknown or missing key, wrong type and value out of range, one a line, each with
+        file, line and the nearest spelling.
     """
     items = node.mapping(what)
     fields = yaml_keys(schema)
     hints = typing.get_type_hints(schema)
+    values, problems = {}, []
     for name, child in items.items():
         if name not in fields:
-            raise SettingsError(
+            problems.append(
                 f"{child.place}: unknown key {name!r} in {what}; {nearest(name, fields)}"
             )
-    for name, field in fields.items():
-        if name not in items and _required(field):
-            raise SettingsError(f"{node.place}: {what} lacks the key {name!r}")
-    values = {
-        fields[name].name: convert(
-            hints[fields[name].name], child, f"{what}.{name}", fields[name].metadata.get("rule")
-        )
-        for name, child in items.items()
-    }
+            continue
+        own = fields[name]
+        with noting(problems):
+            values[own.name] = convert(
+                hints[own.name], child, f"{what}.{name}", own.metadata.get("rule")
+            )
+    problems += [
+        f"{node.place}: {what} lacks the key {name!r}"
+        for name, field in fields.items()
+        if name not in items and _required(field)
+    ]
+    raise_all(problems)
     return schema(**values)
 
 
@@ -132,6 +137,21 @@ def describe_type(kind: Any) -> str:
     return names.get(kind, "text" if kind is str else getattr(kind, "__name__", str(kind)))
 
 
+@contextmanager
+def noting(problems: list[str]) -> Iterator[None]:
+    """Note a settings error and go on, so that a user hears of all of them."""
+    try:
+        yield
+    except SettingsError as error:
+        problems.append(str(error))
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raise the settings errors that were noted as one, if there are any."""
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
 def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
@@ -147,14 +167,20 @@ def _convert(kind: Any, node: Node, what: str) -> Any:
     if origin in (list, tuple):
         return _convert_sequence(kind, node, what)
     if origin in (dict, Mapping):
-        inner = get_args(kind)[1]
-        return {
-            name: _convert(inner, child, f"{what}.{name}")
-            for name, child in node.mapping(what).items()
-        }
+        return _convert_mapping(get_args(kind)[1], node, what)
     if dataclasses.is_dataclass(kind):
         return build(typing.cast("type[Any]", kind), node, what)
     return _convert_scalar(kind, node, what)
+
+
+def _convert_mapping(member: Any, node: Node, what: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, child in node.mapping(what).items():
+        with noting(problems):
+            values[name] = _convert(member, child, f"{what}.{name}")
+    raise_all(problems)
+    return values
 
 
 def _convert_union(kind: Any, node: Node, what: str) -> Any:
@@ -196,7 +222,12 @@ def _convert_sequence(kind: Any, node: Node, what: str) -> Any:
         pairs = zip(members, node.value, strict=True)
     else:
         pairs = zip([members[0]] * len(node.value), node.value, strict=True)
-    values = [_convert(member, child, f"{what}[{i}]") for i, (member, child) in enumerate(pairs)]
+    values: list[Any] = []
+    problems: list[str] = []
+    for i, (member, child) in enumerate(pairs):
+        with noting(problems):
+            values.append(_convert(member, child, f"{what}[{i}]"))
+    raise_all(problems)
     return tuple(values) if origin is tuple else values
 
 

@@ -100,6 +100,10 @@ class Signal:
         """Return a copy with ``bit`` set where ``where`` is True."""
         return replace(self, dq=self.dq | np.where(where, np.uint16(bit), np.uint16(0)))
 
+    def fraction(self, bit: DQ) -> float:
+        """Return the fraction of samples that carry ``bit``; NaN without samples."""
+        return float(np.mean((self.dq & np.uint16(bit)) > 0)) if self.dq.size else float("nan")
+
     def select(self, index: Any) -> Signal:
         """Index all three arrays alike."""
         return Signal(self.value[index], self.variance[index], self.dq[index])

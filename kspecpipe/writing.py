@@ -320,13 +320,14 @@ def _belongs(row: QCRow, info: FrameInfo, exposure: int | None) -> bool:
 
 def _settings_table(settings: RecipeSettings) -> Table:
     specs = settings.parameters.specs
-    table = Table()
-    table["name"] = np.array(list(specs), dtype="U48")
-    values = [str(getattr(settings.parameters, name)) for name in specs]
-    table["value"] = np.array(values, dtype="U80")
-    table["unit"] = np.array([spec.rule.unit for spec in specs.values()], dtype="U16")
-    table["source"] = np.array([settings.sources[name] for name in specs], dtype="U80")
-    return table
+    columns = {
+        "name": list(specs),
+        "value": [str(getattr(settings.parameters, name)) for name in specs],
+        "unit": [spec.rule.unit for spec in specs.values()],
+        "source": [settings.sources[name] for name in specs],
+    }
+    # Without a type of its own a column of a recipe without parameters would hold numbers.
+    return Table({name: np.array(texts, dtype=str) for name, texts in columns.items()})
 
 
 def rows_of_table(table: Table) -> list[QCRow]:

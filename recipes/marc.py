@@ -91,6 +91,11 @@ class MArc(BaseRecipe):
             "TRACE SHIFT", unit="pixel", scope="exposure", doc="traces, arc minus flat"
         )
         lamps_off: int = metric("LAMPS OFF", doc="lamps of which no line was found")
+        saturated: list[float] = metric(
+            "SATURATED FRACTION",
+            scope="exposure",
+            doc="samples of live fibres with a saturated pixel in their core",
+        )
 
     def qualifier(self, inputs: Any) -> str:
         """Keep solutions of single lamps apart."""
@@ -101,6 +106,7 @@ class MArc(BaseRecipe):
         """Extract the arcs, identify their lines, and fit the dispersion."""
         exposures = self._extract(inputs, parameters)
         table = inputs.traces.fibres
+        live = fibres.live(table)
         arcs = [
             ArcSpectra(
                 exposure.extraction.spectra,
@@ -111,7 +117,7 @@ class MArc(BaseRecipe):
         ]
         prediction = self.setup.prediction(inputs.arcs.infos[0], inputs.arcs.shape[2])
         lines = inputs.arc_lines or inputs.shipped_lines
-        solved = solve_arcs(arcs, lines, prediction, fibres.live(table))
+        solved = solve_arcs(arcs, lines, prediction, live)
         found: dict[str, Any] = solved.diagnostics
         self.log.info(
             "%s lines used, rms %.4f pixel, margin %.2f",
@@ -131,6 +137,7 @@ class MArc(BaseRecipe):
             lsf=float(np.nanmedian(solved.lsf / step)),
             shift=[exposure.shift.shift for exposure in exposures],
             lamps_off=len(found["lamps_off"]),
+            saturated=[arc.spectra.select(live).fraction(DQ.SATURATED) for arc in arcs],
         )
         return self.Products(solution=product), metrics
 

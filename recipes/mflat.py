@@ -19,10 +19,12 @@ from kspecpipe.flats import (
     FlatParameters,
     MasterFlat,
     TraceMetrics,
+    lamp_flats,
     predicted_wavelengths,
     trace_metrics,
     traced_flat,
 )
+from kspecpipe.frame import FrameStack
 from kspecpipe.images import BadPixelMap
 from kspecpipe.signal import DQ, BoolArray, FloatArray
 from kspecpipe.spectra import FibreFlat, TramlineMap, blaze_cards
@@ -43,6 +45,7 @@ class MFlat(BaseRecipe):
     name = "mflat"
 
     class Inputs(FlatInputs):
+        flats: FrameStack = lamp_flats(recommended=5)
         traces: TramlineMap | None = calibration(
             "TRAMLINE_MAP", default=None, match=("shape", "mode"), doc="traces; none: made here"
         )

@@ -41,10 +41,24 @@ from kspecpipe.wavelength.refine import refine_zero_point, shift_wavelengths
 
 @dataclass(frozen=True)
 class ZeroPoint:
-    """Shift and slope of an exposure's wavelengths [pixel], and the shift's error if measured."""
+    """What the sky lines say of an exposure's wavelengths [pixel]; None: not measured.
 
-    error: float | None
-    applied: tuple[float, float]
+    Parameters
+    ----------
+    applied : (float, float)
+        Shift and slope that are applied.
+    error : float or None
+        Error of the shift.
+    slope : float or None
+        The slope, where the lines span enough of the chip to show one.
+    chi2 : float or None
+        Disagreement of the lines with the shifted solution, also where it is too large to shift.
+    """
+
+    applied: tuple[float, float] = (0.0, 0.0)
+    error: float | None = None
+    slope: float | None = None
+    chi2: float | None = None
 
 
 class Object(BaseRecipe):
@@ -120,7 +134,7 @@ class Object(BaseRecipe):
             unit="pixel",
             scope="exposure",
             doc="further shift at the red end, applied",
-            needs="sky lines are strong enough",
+            needs="strong sky lines span the chip",
         )
         wave_error: list[float | None] = metric(
             "WAVE SHIFT ERROR",
@@ -128,6 +142,12 @@ class Object(BaseRecipe):
             scope="exposure",
             doc="error of the shift",
             needs="sky lines are strong enough",
+        )
+        wave_chi2: list[float | None] = metric(
+            "SKY LINE CHI2",
+            scope="exposure",
+            doc="disagreement of the sky lines with the shifted arc solution; 1: within errors",
+            needs="at least three sky lines are strong enough",
         )
         cosmics: list[float] = metric(
             "COSMIC FRACTION", scope="exposure", doc="pixels of the fibre block hit by cosmic rays"
@@ -231,15 +251,21 @@ class Object(BaseRecipe):
     ) -> ZeroPoint:
         """Measure how far the sky lines lie from where the arc puts them."""
         if not parameters.refine_wavelengths:
-            return ZeroPoint(None, (0.0, 0.0))
+            return ZeroPoint()
         solution = inputs.solution
         found = refine_zero_point(
             spectra, solution.wavelength.value, solution.line_shape, inputs.sky_lines, live
         )
+        chi2 = found.chi2 if np.isfinite(found.chi2) else None
         if not np.isfinite(found.shift):
-            self.log.warning("the sky lines are too weak to measure the wavelength zero point")
-            return ZeroPoint(None, (0.0, 0.0))
-        return ZeroPoint(found.shift_error, (found.shift, found.slope))
+            self.log.warning(
+                "the sky lines are too weak, or disagree too much (chi-squared %s), to measure the "
+                "wavelength zero point",
+                "unknown" if chi2 is None else f"{chi2:.1f}",
+            )
+            return ZeroPoint(chi2=chi2)
+        slope = found.slope if np.isfinite(found.slope_error) else None
+        return ZeroPoint((found.shift, found.slope), found.shift_error, slope, chi2)
 
     def _metrics(
         self,
@@ -250,8 +276,9 @@ class Object(BaseRecipe):
         return self.Metrics(
             shift=[exposure.shift.shift for exposure in extracted],
             wave_shift=[None if z.error is None else z.applied[0] for z in zero_points],
-            wave_slope=[None if z.error is None else z.applied[1] for z in zero_points],
+            wave_slope=[z.slope for z in zero_points],
             wave_error=[z.error for z in zero_points],
+            wave_chi2=[z.chi2 for z in zero_points],
             cosmics=[exposure.cosmics for exposure in extracted],
             chi2=[float(np.nanmedian(exposure.extraction.chi2)) for exposure in extracted],
             usable=[result.usable for result in reduced],

@@ -160,9 +160,9 @@ def _entries(block: Table) -> Group:
     lines: list[Padding] = []
     for name, *values, meaning in block.rows:
         pairs = zip(block.header[1:-1], values, strict=True)
-        facts = ", ".join(f"{head} {value}" for head, value in pairs if value)
-        lines.append(
-            Padding(Text.assemble((name, "bold"), f"  {facts}"), (0, 0, 0, 4), expand=False)
-        )
+        facts = "; ".join(f"{head}: {value}" for head, value in pairs if value)
+        line = RichTable.grid(padding=(0, 2, 0, 0))
+        line.add_row(Text(name, "bold", no_wrap=True), Text(facts))
+        lines.append(_indent(line, 4))
         lines.append(Padding(Text(meaning.replace("`", "")), (0, 0, 0, 8), expand=False))
     return Group(*lines)

@@ -1,10 +1,8 @@
-"""Find every problem of an instrument file, not only the first."""
+"""Check an instrument file: what its loader says, and what only a second look shows."""
 
 from __future__ import annotations
 
-import dataclasses
 import string
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +16,7 @@ from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli.shipped import mode_files
 from kspecpipe.errors import InputError, SettingsError
 from kspecpipe.instrument import Instrument, instrument_from_file, shipped_instruments
-from kspecpipe.instrument_schema import InstrumentFacts
 from kspecpipe.registry import recipe_names
-from kspecpipe.schema import Rule, convert, yaml_keys
 from kspecpipe.sof import RAW_TAGS
 from kspecpipe.yaml_source import Node, nearest, read_yaml
 
@@ -51,71 +47,17 @@ def examine_instrument(name_or_path: str) -> Findings:
     found = Findings(folder=path.parent)
     sections = dict(root.mapping("the instrument file"))
     section = sections.pop("instrument", None)
-    if section is None:
-        found.problems.append(f"{path.name}: lacks the section `instrument`")
-    else:
-        found.problems += problems_of(InstrumentFacts, section, "instrument")
-    found.problems += _problems_of_settings(sections, path.name)
-    for beside in mode_files(path.stem, path.parent):
-        found.problems += _problems_of_mode_file(beside)
-    if section is None or found.problems:
-        return found
     try:
         found.instrument = instrument_from_file(root, path.stem, path.name)
     except SettingsError as error:
-        found.problems.append(str(error))
-        return found
-    found.problems += _inconsistencies(found.instrument, section)
-    found.warnings += _doubts(found.instrument)
+        found.problems += str(error).splitlines()
+    if found.instrument and section:
+        found.problems += _inconsistencies(found.instrument, section)
+        found.warnings += _doubts(found.instrument)
+    found.problems += _problems_of_settings(sections, path.name)
+    for beside in mode_files(path.stem, path.parent):
+        found.problems += _problems_of_mode_file(beside)
     return found
-
-
-def problems_of(kind: Any, node: Node, what: str, rule: Rule | None = None) -> Iterator[str]:
-    """Yield what is wrong with a value and all values below it."""
-    nested = _nested(kind, node)
-    if nested is not None:
-        yield from _problems_of_mapping(nested, node, what)
-        return
-    member = _member_schema(kind)
-    if member is not None and isinstance(node.value, list | dict):
-        entries = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
-        for name, child in entries:
-            yield from problems_of(member, child, f"{what}[{name}]")
-        return
-    try:
-        convert(kind, node, what, rule)
-    except SettingsError as error:
-        yield str(error)
-
-
-def _problems_of_mapping(schema: Any, node: Node, what: str) -> Iterator[str]:
-    keys, hints = yaml_keys(schema), typing.get_type_hints(schema)
-    items = node.mapping(what)
-    for name, child in items.items():
-        if name not in keys:
-            yield f"{child.place}: unknown key {name!r} in {what}; {nearest(name, keys)}"
-        else:
-            kind = hints[keys[name].name]
-            yield from problems_of(kind, child, f"{what}.{name}", keys[name].metadata.get("rule"))
-    for name, own in keys.items():
-        required = own.default is own.default_factory is dataclasses.MISSING
-        if required and name not in items:
-            yield f"{node.place}: {what} lacks the key {name!r}"
-
-
-def _nested(kind: Any, node: Node) -> Any:
-    """Return the dataclass that a mapping is to be, if its type is one or may be one."""
-    members = [kind, *typing.get_args(kind)] if typing.get_origin(kind) not in (list, dict) else []
-    found = next((m for m in members if dataclasses.is_dataclass(m)), None)
-    return found if isinstance(node.value, dict) else None
-
-
-def _member_schema(kind: Any) -> Any:
-    """Return the dataclass of the members of a list or mapping."""
-    if typing.get_origin(kind) not in (list, dict):
-        return None
-    member = typing.get_args(kind)[-1]
-    return member if dataclasses.is_dataclass(member) else None
 
 
 def _problems_of_settings(sections: dict[str, Node], name: str) -> Iterator[str]:

@@ -103,7 +103,7 @@ def one_line(recipe: type[BaseRecipe]) -> str:
 def _inputs(recipe: type[BaseRecipe]) -> Iterator[Block]:
     yield Heading("Inputs")
     rows = [_input_row(spec) for spec in recipe.Inputs.specs.values()]
-    yield Table(("tag", "what", "how many", "must agree", "meaning"), rows)
+    yield Table(("tag", "kind", "number", "must agree", "meaning"), rows)
     if any(spec.kind == "raw" for spec in recipe.Inputs.specs.values()):
         yield Paragraph(
             "Each plane of a raw cube counts as one frame. What must agree is compared among the "
@@ -192,7 +192,8 @@ def _metrics(recipe: type[BaseRecipe]) -> Iterator[Block]:
         needs = f"; only where {spec.needs}" if spec.needs else ""
         rows.append((spec.label, spec.unit, _SCOPES[spec.scope], f"{spec.doc}{needs}"))
     for tag in (s for s in recipe.Inputs.specs.values() if s.kind == "raw"):
-        text = f"number of {tag.tag} frames (warning below {tag.recommended})"
+        few = f" (warning below {tag.recommended})" if tag.recommended else ""
+        text = f"number of {tag.tag} frames{few}"
         rows.append((f"FRAMES {tag.tag}", "", _SCOPES["frame"], text))
     yield Table(("metric", "unit", "scope", "meaning"), rows)
     by_metric = limits_of_modes(recipe)

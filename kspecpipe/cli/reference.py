@@ -12,7 +12,7 @@ import kspecpipe.images
 import kspecpipe.spectra  # noqa: F401 - registers its products
 from kspecpipe import instrument_schema
 from kspecpipe.cli.document import Block, Document, Heading, Paragraph, Table
-from kspecpipe.product import HduSpec, Product
+from kspecpipe.product import HduSpec, Product, squared_unit
 from kspecpipe.schema import Rule, describe_type, yaml_keys
 from kspecpipe.signal import DQ, UNUSABLE
 
@@ -142,13 +142,13 @@ def hdu_rows(spec: HduSpec) -> list[tuple[str, str, str, str]]:
     """Return the table rows of one part of a product."""
     optional = " (not always present)" if spec.optional else ""
     if spec.kind == "cards":
-        return [(spec.hdu.replace(",", ", "), "", "cards", f"{spec.doc}: {', '.join(spec.keys)}")]
+        place = f"{spec.hdu.replace(',', ', ')} (header)"
+        return [(place, "", "cards", f"{spec.doc}: {', '.join(spec.keys)}")]
     if spec.kind == "table":
         return [(spec.hdu, "", "table", spec.doc + optional)]
     kind = {"f4": "float32", "f8": "float64", "u2": "uint16"}.get(spec.dtype, spec.dtype)
     rows = [(spec.hdu, spec.unit, kind, spec.doc + optional)]
     if spec.kind == "signal":
-        squared = f"({spec.unit})^2" if spec.unit else ""
-        rows.append(("VARIANCE", squared, kind, "variance of the values"))
+        rows.append(("VARIANCE", squared_unit(spec.unit), kind, "variance of the values"))
         rows.append(("DQ", "", "uint16", "data-quality bits"))
     return rows

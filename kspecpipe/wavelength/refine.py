@@ -59,12 +59,16 @@ class Refinement:
         Displacement at the middle of the chip, positive when the lines lie at larger x than the
         wavelengths say [pixel]; NaN when the lines are too weak.
     slope, slope_error : float
-        Further displacement at the right edge [pixel]; 0 when the lines span too little.
+        Further displacement at the right edge [pixel]; 0 with NaN error when the lines span too
+        little of the chip.
     lines : dict of str to ndarray
         One row for each line or blend: wavelength, x, offset, offset_error (before the correction),
         residual (after it) [pixel], snr, used.
     rms : float
         Scatter of the residuals of the lines used [pixel].
+    chi2 : float
+        Reduced chi-squared of all strong lines, also of those not used: 1 when they agree with the
+        wavelengths within their errors; NaN with fewer than three lines.
     """
 
     shift: float
@@ -73,6 +77,7 @@ class Refinement:
     slope_error: float
     lines: dict[str, np.ndarray]
     rms: float
+    chi2: float
 
 
 def refine_zero_point(
@@ -155,7 +160,7 @@ def _nothing() -> Refinement:
     """No line could be measured."""
     nan = float("nan")
     empty = {name: np.zeros(0) for name in ("wavelength", "x", "u", "offset", "offset_error")}
-    return Refinement(nan, nan, nan, nan, empty, nan)
+    return Refinement(nan, nan, nan, nan, empty, nan, nan)
 
 
 def _line_positions(
@@ -255,10 +260,15 @@ def _combine(
     }
 
 
+def _reduced_chi2(pull: FloatArray, parameters: int) -> float:
+    """Disagreement of the lines beyond their errors; NaN with fewer than three."""
+    return float(np.sum(pull**2) / (pull.size - parameters)) if pull.size >= 3 else float("nan")
+
+
 def _fit_shift(table: dict[str, np.ndarray], applied: float, options: RefineOptions) -> Refinement:
     """Shift and slope from the blends, beside the slope applied, with the scatter they show."""
     nan = float("nan")
-    used, u = table["used"].copy(), table["u"]
+    strong, used, u = table["used"], table["used"].copy(), table["u"]
     for _ in range(used.size):
         extra, columns = 0.0, np.stack([np.ones_like(u), u], axis=1)
         wide = used.sum() >= 3 and np.ptp(u[used]) > 2 * options.slope_span
@@ -268,7 +278,7 @@ def _fit_shift(table: dict[str, np.ndarray], applied: float, options: RefineOpti
             normal = columns.T @ (weight[:, None] * columns)
             normal[1:, 1:] += 1 / options.expected_slope**2
             if not used.any():
-                return Refinement(nan, nan, nan, nan, {}, nan)
+                return Refinement(nan, nan, nan, nan, {}, nan, nan)
             covariance = np.linalg.inv(normal)
             target = columns.T @ (weight * table["offset"])
             target[1:] -= applied / options.expected_slope**2
@@ -284,7 +294,8 @@ def _fit_shift(table: dict[str, np.ndarray], applied: float, options: RefineOpti
     error = np.sqrt(np.diag(covariance))
     table["used"] = used
     rms = float(np.sqrt(np.mean(residual[used] ** 2)))
-    slope, slope_error = (solution[1], error[1]) if wide else (0.0, 0.0)
+    chi2 = _reduced_chi2(residual[strong] / table["offset_error"][strong], columns.shape[1])
+    slope, slope_error = (solution[1], error[1]) if wide else (0.0, nan)
     return Refinement(
-        float(solution[0]), float(error[0]), float(slope), float(slope_error), {}, rms
+        float(solution[0]), float(error[0]), float(slope), float(slope_error), {}, rms, chi2
     )

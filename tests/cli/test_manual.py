@@ -69,7 +69,7 @@ SAID = [
     "DATE_MODE_reduced_EXPOSURE.fits",
     "(one for each exposure, not always written)",
     "PROFILE",
-    "(electron)^2",
+    "electron2",
     "ODD SPREAD",
     "per fibre",
     "how odd; only where two fibres",

@@ -170,6 +170,13 @@ def test_the_checksum_of_the_data_follows_the_data_alone(tmp_path):
     assert io.data_md5(write(other, tmp_path / "c.fits")) != first
 
 
+def test_a_path_may_be_given_as_text(tmp_path):
+    path = write(product_of("MASTER_BIAS"), tmp_path / "p.fits")
+    assert io.read_product(str(path)).catg == io.read_product(path).catg == "MASTER_BIAS"
+    with pytest.raises(InputError, match=r"none\.fits: no such file"):
+        io.read_product("none.fits")
+
+
 def test_products_are_read_without_importing_recipes(tmp_path):
     path = write(product_of("MASTER_BIAS"), tmp_path / "p.fits")
     code = f"from kspecpipe import read_product; print(read_product({str(path)!r}).catg)"

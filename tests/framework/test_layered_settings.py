@@ -189,3 +189,22 @@ def test_mode_settings_stand_beside_the_instrument_file(tmp_path):
     found = instrument_mode_layer(tmp_path, "tiny", "blue")
     assert found is not None
     assert resolve(MFLAT, [found]).parameters.clip == 2.0
+
+
+def test_all_wrong_settings_of_all_layers_come_at_once():
+    with pytest.raises(SettingsError) as caught:
+        resolve(
+            MFLAT,
+            [
+                layer("a.yaml", "mflat:\n  parametres: {}\n  parameters: {clop: 4, order: 0}"),
+                layer("b.yaml", "mflat:\n  qc: {TRACE RMS: {warn: [2, 1]}, TRACE: {}}"),
+            ],
+        )
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        "a.yaml, line 2",
+        "a.yaml, line 3",
+        "a.yaml, line 3",
+        "b.yaml, line 2",
+        "b.yaml, line 2",
+    ]

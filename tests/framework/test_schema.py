@@ -88,6 +88,17 @@ def test_what_does_not_fit_is_refused_with_line_found_and_expected(text, line, w
         assert word in message
 
 
+def test_all_problems_of_a_mapping_come_at_once_in_the_order_of_the_file():
+    with pytest.raises(SettingsError) as caught:
+        read(
+            "kynd: long\nwindow: [x, y]\nnumbers: [1, a, b]\ntable: {one: 1, two: t, three: t}\n"
+            "spare:\n  focal_length: 0\n  nam: x\n"
+        )
+    found = [line.split(": ")[0] for line in str(caught.value).splitlines()]
+    assert found == [f"bench.yaml, line {n}" for n in (1, 2, 2, 3, 3, 4, 4, 6, 7, 1)]
+    assert str(caught.value).endswith("bench lacks the key 'lens'")
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

@@ -99,3 +99,10 @@ def test_selecting_keeps_the_three_parts_together():
 def test_parts_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"value \(3,\), variance \(2,\) and dq \(3,\) differ"):
         Signal(np.ones(3), np.ones(2), np.zeros(3, np.uint16))
+
+
+def test_the_fraction_of_samples_with_a_bit_is_counted():
+    dq = [[DQ.SATURATED, 0], [DQ.SATURATED | DQ.BAD, DQ.BAD]]
+    signal = Signal.of(np.ones((2, 2)), dq=dq)
+    assert [signal.fraction(bit) for bit in (DQ.SATURATED, DQ.BAD, DQ.HOT)] == [0.5, 0.5, 0.0]
+    assert np.isnan(Signal.of(np.zeros((0, 4))).fraction(DQ.BAD))

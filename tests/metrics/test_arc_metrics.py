@@ -44,6 +44,11 @@ def lamps(*names: str) -> Any:
     return edit
 
 
+def overexpose(scene: Any) -> None:
+    """Let the cores of the brightest lines saturate."""
+    scene.adu[scene.light > 0.5 * np.percentile(scene.light, 99.9)] = 65535
+
+
 FEW = ["LINES IDENTIFIED", "LINES USED", "WAVE RMS", "WAVE HELD OUT", "WAVE COVERAGE", "LAMPS OFF"]
 FAULTS = {
     "LINES IDENTIFIED": (lamps("Hg", "Cd"), FEW),
@@ -54,6 +59,7 @@ FAULTS = {
     "WAVE COVERAGE": (darken(0, 210), ["LINES USED"]),
     "LSF FWHM": (blur, ["LINES USED", "WAVE HELD OUT"]),
     "TRACE SHIFT": (sink, []),
+    "SATURATED FRACTION": (overexpose, []),
     "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), []),
 }
 

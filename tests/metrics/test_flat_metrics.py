@@ -43,6 +43,11 @@ def shift_one(scene: Any) -> None:
     scene.adu[1:] = others
 
 
+def overexpose(scene: Any) -> None:
+    """Saturate the brightest columns of one flat."""
+    scene.adu[1][:, 380:400] = 65535
+
+
 COLD = ["COLDPIX NUM", "COLDPIX FRAC", "N LOW SENS"]
 LEVELS = ["FLAT LEVEL", "INNER FIBRE MEAN", "INNER FIBRE SUM", "FIBREXP90"]
 UNEVEN = ["THROUGHPUT", "THROUGHPUT RMS", "PROFILE CHI2"]
@@ -66,6 +71,7 @@ TRACES = {
     "one fades": (fade_one, ["FLAT LEVEL SPREAD"], []),
     "one shifts": (shift_one, ["FLAT SHIFT"], ["REJECTED", "PROFILE CHI2"]),
     "many rays": (spoil_one, ["REJECTED"], []),
+    "overexposed": (overexpose, ["SATURATED FRACTION"], []),
 }
 
 

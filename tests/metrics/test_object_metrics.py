@@ -20,6 +20,11 @@ def stretch(scene: Any) -> None:
     scene.move(columns=np.linspace(-0.13, 0.13, scene.adu.shape[2]))
 
 
+def scatter_lines(scene: Any) -> None:
+    """Move sky lines near and far alike in all fibres, as a wrong arc solution would."""
+    scene.move(columns=np.sin(np.arange(scene.adu.shape[2]) / 40))
+
+
 def cloud_over(factor: float) -> Any:
     def edit(scene: Any) -> None:
         scene.adu[:] = scene.night.cloudy(factor)
@@ -47,17 +52,18 @@ def stain(scene: Any) -> None:
     scene.scale(scene.of_fibres(passed))
 
 
-LOST = ["TRACE SHIFT", "WAVE SHIFT", "WAVE SLOPE", "WAVE SHIFT ERROR"]
+LINES = ["WAVE SHIFT", "WAVE SLOPE", "WAVE SHIFT ERROR", "SKY LINE CHI2"]
 FAULTS = {
     "TRACE SHIFT": (sink, []),
     "WAVE SHIFT": (flex, []),
     "WAVE SLOPE": (stretch, []),
     "WAVE SHIFT ERROR": (cloud_over(0.045), []),
+    "SKY LINE CHI2": (scatter_lines, LINES),
     "COSMIC FRACTION": (let_rays_in, []),
     "PROFILE CHI2": (disturb, ["SKY RESIDUAL", "COSMIC FRACTION"]),
     "USABLE FRACTION": (saturate, []),
     "SKY RESIDUAL": (stain, []),
-    "MEDIAN SNR": (cloud_over(0.0), LOST),
+    "MEDIAN SNR": (cloud_over(0.0), ["TRACE SHIFT", *LINES]),
 }
 
 

@@ -71,6 +71,28 @@ def test_flexure_is_taken_out_by_the_sky_lines(night, expose, signal, sky_lines)
     assert np.sqrt(np.mean(error**2)) < 0.03
 
 
+def test_sky_lines_tell_whether_the_solution_is_right(night, expose, signal, sky_lines):
+    recipe, _, solution = night
+    spectra = signal(sky_exposure(expose, sky_lines, recipe))
+    found = refine_zero_point(spectra, solution.wavelength, solution.lsf_shape, sky_lines, LIVE)
+    assert np.isfinite(found.slope_error)
+    assert found.chi2 < 10
+    wave = 0.5 * np.sin(np.arange(spectra.shape[1]) / 60)
+    wrong = solution.wavelength + wave * np.gradient(solution.wavelength, axis=1)
+    bent = refine_zero_point(spectra, wrong, solution.lsf_shape, sky_lines, LIVE)
+    assert bent.chi2 > 30
+
+
+def test_sky_lines_on_one_side_of_the_chip_show_no_slope(night, expose, signal, sky_lines):
+    recipe, _, solution = night
+    exposure = signal(sky_exposure(expose, sky_lines, recipe))
+    places = np.interp(sky_lines.wavelength, solution.wavelength[7], np.arange(exposure.shape[1]))
+    near = sky_lines.select(places < 0.25 * exposure.shape[1])
+    found = refine_zero_point(exposure, solution.wavelength, solution.lsf_shape, near, LIVE)
+    assert np.isfinite(found.shift)
+    assert (found.slope, np.isnan(found.slope_error)) == (0.0, True)
+
+
 def test_weak_sky_lines_move_nothing(night, expose, signal, sky_lines):
     recipe, _, solution = night
     exposure = sky_exposure(expose, sky_lines, recipe, brightness=10.0)
