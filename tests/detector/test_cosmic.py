@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from astroscrappy import detect_cosmics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation, label
 
-from kspecpipe.detector.cosmic import find_cosmics
+from kspecpipe.detector.cosmic import CosmicOptions, find_cosmics
 
 RON = 4.5
 SHAPE = (110, 500)
@@ -86,6 +87,40 @@ def test_cosmic_rays_are_found_and_little_else(scene, fraction):
     assert np.isin(strong, events[found]).mean() > fraction
     far = ~binary_dilation(charge > 0, np.ones((5, 5)))
     assert found[far].mean() < 2e-4
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_the_pixels_are_those_that_astroscrappy_finds_by_filtering_the_whole_image(
+    scene, iterations
+):
+    image = expose(fibre_light(SCENES[scene]) + cosmic_rays(80, seed=4), seed=5)
+    image = image.astype(np.float32)
+    masked = np.zeros(SHAPE, bool)
+    masked[50:52, 200:300] = True
+    found = find_cosmics(image, RON, good=~masked, options=CosmicOptions(iterations=iterations))
+    light = np.maximum(image, 0)
+    expected, _ = detect_cosmics(
+        image,
+        inmask=masked,
+        invar=(RON**2 + light + (0.02 * light) ** 2).astype(np.float32),
+        sigclip=5.0,
+        sigfrac=0.3,
+        objlim=2.0,
+        niter=iterations,
+        satlevel=np.inf,
+        sepmed=False,
+    )
+    # its filters leave the outermost pixels out
+    inside = slice(6, -6), slice(6, -6)
+    assert expected[inside].sum() > 70
+    assert np.count_nonzero(found[inside] != expected[inside]) <= 1
+
+
+def test_cosmic_ray_in_the_first_column_is_found():
+    image = expose(fibre_light(SCENES["sky"]), seed=9)
+    image[60, 0] += 3000
+    assert find_cosmics(image, RON)[60, 0]
 
 
 def test_only_the_rows_asked_for_are_searched_and_the_edge_does_not_matter():
