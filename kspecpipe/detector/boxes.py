@@ -8,7 +8,7 @@ from scipy.interpolate import make_interp_spline
 from kspecpipe.detector.planes import Planes
 from kspecpipe.detector.robust import Moments, clipped_moments
 from kspecpipe.errors import RecipeError
-from kspecpipe.signal import FloatArray, IntArray
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
 
 
 class BoxGrid:
@@ -35,6 +35,13 @@ class BoxGrid:
         padded = np.pad(image, edge, constant_values=np.nan)
         boxes = np.moveaxis(padded[..., self.rows, :][..., self.columns], -3, -2)
         return boxes.reshape(*boxes.shape[:-2], -1)
+
+    def pixels_of(self, image: FloatArray, where: BoolArray) -> FloatArray:
+        """Pixels (n, size) of the boxes of an image (ny, nx) where a mask (nby, nbx) is True."""
+        y, x = np.nonzero(where)
+        padded = np.pad(image, ((0, 1), (0, 1)), constant_values=np.nan)
+        boxes = padded[self.rows[y][:, :, None], self.columns[x][:, None, :]]
+        return boxes.reshape(len(boxes), -1)
 
     def pixels_in_row(self, block: FloatArray) -> FloatArray:
         """Pixels of the boxes of one row of boxes: (n, height, nx) becomes (n, nbx, size)."""

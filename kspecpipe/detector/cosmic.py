@@ -6,19 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kspecpipe.signal import BoolArray, FloatArray, IntArray
+from kspecpipe.detector.local_median import Pixels, around, mask_of, median_around
+from kspecpipe.signal import BoolArray, FloatArray
 
 #: Rows beyond those asked for that the search sees, so that its filters meet no edge.
 MARGIN = 6
 
 #: Least fine structure, in units of the noise: where there is none, nothing is divided by it.
 _LEAST_STRUCTURE = 0.01
-
-#: Candidates whose surroundings are held in memory at once.
-_AT_ONCE = 16384
-
-#: Rows and columns of some pixels of an image.
-Pixels = tuple[IntArray, ...]
 
 
 @dataclass(frozen=True)
@@ -128,25 +123,30 @@ def _one_pass(
     least = edges / (2 * np.sqrt(-_least_median(-variance)))
     where = np.nonzero((most - _least_median(least) > options.sigma) & usable)
     excess, noise = _excess(edges, variance, where)
-    strong = _at(excess > options.sigma, where, pixels.shape)
+    strong = mask_of(where, pixels.shape, excess > options.sigma)
     sharp = excess > options.contrast * _fine_structure(pixels, noise, where)
-    core = np.nonzero(_at(sharp & (excess > options.sigma), where, pixels.shape))
-    core = np.nonzero(_at(True, _around(core, pixels.shape, 1), pixels.shape) & strong)
-    where = np.nonzero(_at(True, _around(core, pixels.shape, 1), pixels.shape) & usable)
+    core = mask_of(where, pixels.shape, sharp & (excess > options.sigma))
+    core = _grown(core) & strong
+    where = np.nonzero(_grown(core) & usable)
     excess, _ = _excess(edges, variance, where)
-    return _at(excess > options.sigma * options.neighbour_fraction, where, pixels.shape)
+    return mask_of(where, pixels.shape, excess > options.sigma * options.neighbour_fraction)
 
 
 def _excess(
     edges: FloatArray, variance: FloatArray, where: Pixels
 ) -> tuple[FloatArray, FloatArray]:
     """Significance of some pixels' edges beyond that of their surroundings, and their noise."""
-    around = np.nonzero(_at(True, _around(where, edges.shape, 2), edges.shape))
+    near = np.nonzero(mask_of(around(where, edges.shape, (2, 2)), edges.shape))
     noise = np.ones_like(edges)
     # A cosmic ray adds to its own variance, but not to the median about it.
-    noise[around] = np.sqrt(_median_around(variance, around, 2))
+    noise[near] = np.sqrt(median_around(variance, near, (2, 2)))
     significance = edges / (2 * noise)
-    return significance[where] - _median_around(significance, where, 2), noise[where]
+    return significance[where] - median_around(significance, where, (2, 2)), noise[where]
+
+
+def _grown(mask: BoolArray) -> BoolArray:
+    """Add the neighbours of what is True."""
+    return mask_of(around(np.nonzero(mask), mask.shape, (1, 1)), mask.shape)
 
 
 def _laplacian(pixels: FloatArray) -> FloatArray:
@@ -167,12 +167,10 @@ def _laplacian(pixels: FloatArray) -> FloatArray:
 
 def _least_median(image: FloatArray) -> FloatArray:
     """Lower limit of the median of 5 x 5 pixels: 15 of them are not below the least of these 15."""
-    limits = [
-        _running(
-            np.maximum, _running(np.minimum, _running(np.minimum, image, 5, 1 - k), 3, k), 3, k
-        )
-        for k in (0, 1)
-    ]
+    limits = []
+    for long, short in ((1, 0), (0, 1)):
+        least = _running(np.minimum, _running(np.minimum, image, 5, long), 3, short)
+        limits.append(_running(np.maximum, least, 3, short))
     return np.maximum(*limits)
 
 
@@ -190,44 +188,19 @@ def _running(extreme: np.ufunc, image: FloatArray, width: int, axis: int) -> Flo
 
 def _fine_structure(pixels: FloatArray, noise: FloatArray, where: Pixels) -> FloatArray:
     """Return what a 3 x 3 median keeps and a 7 x 7 median of it does not, in units of the noise."""
-    around = np.nonzero(_at(True, _around(where, pixels.shape, 3), pixels.shape))
+    near = np.nonzero(mask_of(around(where, pixels.shape, (3, 3)), pixels.shape))
     smooth = np.zeros_like(pixels)
-    smooth[around] = _median_around(pixels, around, 1)
-    structure = (smooth[where] - _median_around(smooth, where, 3)) / noise
+    smooth[near] = median_around(pixels, near, (1, 1))
+    structure = (smooth[where] - median_around(smooth, where, (3, 3))) / noise
     return np.maximum(structure, np.asarray(_LEAST_STRUCTURE, pixels.dtype))
-
-
-def _median_around(image: FloatArray, where: Pixels, reach: int) -> FloatArray:
-    """Median of the square of ``2 reach + 1`` pixels about some pixels."""
-    y, x = where
-    found = np.empty(y.size, image.dtype)
-    for a in range(0, y.size, _AT_ONCE):
-        at = slice(a, a + _AT_ONCE)
-        found[at] = np.median(image[_around((y[at], x[at]), image.shape, reach)], axis=1)
-    return found
-
-
-def _around(where: Pixels, shape: tuple[int, ...], reach: int) -> Pixels:
-    """Rows and columns (n, pixels) of the squares about some pixels; edges are repeated."""
-    offset = np.arange(-reach, reach + 1)
-    rows = where[0][:, None] + np.repeat(offset, offset.size)
-    columns = where[1][:, None] + np.tile(offset, offset.size)
-    return np.clip(rows, 0, shape[0] - 1), np.clip(columns, 0, shape[1] - 1)
-
-
-def _at(value: BoolArray | bool, where: Pixels, shape: tuple[int, ...]) -> BoolArray:
-    """Mask (ny, nx) of some pixels."""
-    mask = np.zeros(shape, bool)
-    mask[where] = value
-    return mask
 
 
 def _without(image: FloatArray, found: BoolArray, usable: BoolArray) -> FloatArray:
     """Replace what was found by the mean of the usable pixels around it."""
     where = np.nonzero(found)
-    around = _around(where, image.shape, 2)
-    known = (usable & ~found)[around]
-    total = np.where(known, image[around], 0).sum(axis=1)
+    near = around(where, image.shape, (2, 2))
+    known = (usable & ~found)[near]
+    total = np.where(known, image[near], 0).sum(axis=1)
     cleaned = image.copy()
     cleaned[where] = np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), 0)
     return cleaned

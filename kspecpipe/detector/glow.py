@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from kspecpipe.detector.boxes import BoxGrid, box_means, fill_empty
 from kspecpipe.detector.planes import Planes
+from kspecpipe.detector.robust import median_of_known
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray, Signal
 
@@ -196,11 +197,17 @@ def fit_glow(
 
 def _weighted_sum(terms: FloatArray, weights: FloatArray, covariance: FloatArray) -> Signal:
     """Sum of terms (k, ny, nx) and its variance, one at a time: no array of terms squared."""
-    value = np.tensordot(weights, terms, axes=1)
-    variance = np.zeros(terms.shape[1:])
-    for term, row in zip(terms, covariance, strict=True):
-        variance += term * np.tensordot(row, terms, axes=1)
-    return Signal.of(value, np.maximum(variance, 0))
+    value, variance = np.zeros_like(terms[0]), np.zeros_like(terms[0])
+    for term, weight in zip(terms, weights, strict=True):
+        value += terms.dtype.type(weight) * term
+    # The covariance is a sum of squares of its eigenvectors.
+    strength, vectors = np.linalg.eigh(covariance)
+    for power, vector in zip(np.sqrt(np.maximum(strength, 0)), vectors.T, strict=True):
+        part = np.zeros_like(terms[0])
+        for term, share in zip(terms, power * vector, strict=True):
+            part += terms.dtype.type(share) * term
+        variance += part**2
+    return Signal.of(value, variance)
 
 
 def _shapes(
@@ -245,8 +252,9 @@ def _polynomials(ny: int, nx: int, order: int) -> FloatArray:
     """Products of Legendre polynomials up to a total order, shape (terms, ny, nx)."""
     y, x = np.linspace(-1, 1, ny), np.linspace(-1, 1, nx)
     along = [np.polynomial.Legendre.basis(k) for k in range(order + 1)]
+    up, right = (np.asarray([one(at) for one in along], np.float32) for at in (y, x))
     pairs = [(i, j) for i in range(order + 1) for j in range(order + 1 - i)]
-    return np.asarray([np.outer(along[i](y), along[j](x)) for i, j in pairs], np.float32)
+    return np.asarray([np.outer(up[i], right[j]) for i, j in pairs])
 
 
 def _box_equations(
@@ -256,18 +264,20 @@ def _box_equations(
 
     The image's mean leaves out the tails of each box (cosmic rays); the terms are smooth.
     """
-    pixels = grid.pixels(np.where(use, value, np.nan))
+    value = np.where(use, value, np.nan)
+    boxes: BoolArray = np.asarray(np.isfinite(grid.pixels(value)).any(axis=-1))
+    pixels = grid.pixels_of(value, boxes)
     inside = np.isfinite(pixels)
-    filled = inside.any(axis=-1, keepdims=True)
-    center = np.nanmedian(np.where(filled, pixels, 0), axis=-1)
-    spread = 1.4826 * np.median(np.abs(pixels - center[..., None])[inside])
-    inside &= np.abs(pixels - center[..., None]) <= 4 * spread
+    off = np.abs(pixels - median_of_known(pixels, inside)[:, None])
+    inside &= off <= 4 * 1.4826 * np.median(off[inside])
     count = inside.sum(axis=-1)
     enough = count > 0.25 * pixels.shape[-1]
-    weights = np.where(inside, 1 / np.maximum(count, 1)[..., None], 0)[enough]
+    weights = np.where(inside, 1 / np.maximum(count, 1)[:, None], 0)[enough]
     means = np.einsum("bp,bp->b", np.where(inside, pixels, 0)[enough], weights)
+    boxes[boxes] = enough
     design = [
-        np.einsum("bp,bp->b", np.nan_to_num(grid.pixels(term)[enough]), weights) for term in terms
+        np.einsum("bp,bp->b", np.where(np.isfinite(part), part, 0), weights)
+        for part in (grid.pixels_of(term, boxes) for term in terms)
     ]
     return means, np.asarray(design).T
 

@@ -81,18 +81,19 @@ def clipped_moments(
 def _first_guess(values: FloatArray, finite: np.ndarray) -> tuple[FloatArray, FloatArray]:
     """Median and scatter of some of the values along the last axis."""
     step = max(values.shape[-1] // FIRST_GUESS, 1)
-    sample = values[..., ::step].astype(np.float64)
+    sample = values[..., ::step]
     known = finite[..., ::step]
-    median = _median(sample, known)
+    median = median_of_known(sample, known)
     deviation = np.abs(sample - median[..., None])
-    scatter = MAD_TO_SIGMA * _median(deviation, known)
+    scatter = MAD_TO_SIGMA * median_of_known(deviation, known)
     # More than half of the values are equal: the others still tell a scatter.
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(known, deviation, 0).sum(axis=-1) / known.sum(axis=-1)
+        total = np.where(known, deviation, 0).sum(axis=-1, dtype=np.float64)
+        mean = total / known.sum(axis=-1)
     return median, np.where(scatter > 0, scatter, MEAN_DEVIATION_TO_SIGMA * mean)
 
 
-def _median(values: FloatArray, known: np.ndarray) -> FloatArray:
+def median_of_known(values: FloatArray, known: np.ndarray) -> FloatArray:
     """Median along the last axis of the known values; NaN where there are none."""
     if known.all():
         return np.median(values, axis=-1)

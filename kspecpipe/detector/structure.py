@@ -110,13 +110,16 @@ def _pattern_variance(deviation: FloatArray, noise: float) -> float:
 
 def _structure(image: FloatArray, options: SmoothOptions) -> tuple[FloatArray, FloatArray]:
     """Surface plus row and column levels, and the variance of the sum for unit pixel variance."""
-    structure, gain = box_surface(image, options.box)
+    # Single precision is a thousand times finer than what is known of any pixel.
+    structure, gain = (part.astype(image.dtype) for part in box_surface(image, options.box))
     for wanted, axis in ((options.columns, 0), (options.rows, 1)):
         if wanted:
             levels = clipped_moments(image - structure, axis=axis)
             known = levels.count > 0
-            structure = structure + np.expand_dims(np.where(known, levels.mean, 0), axis)
+            level = np.where(known, levels.mean, 0).astype(image.dtype)
+            structure += np.expand_dims(level, axis)
             # Slow changes of the levels are in the surface, and their noise is in its.
             fast = 1 - 1 / options.box
-            gain = gain + fast * np.expand_dims(1 / np.maximum(levels.count, 1), axis)
+            share = (fast / np.maximum(levels.count, 1)).astype(image.dtype)
+            gain += np.expand_dims(share, axis)
     return structure, gain

@@ -58,14 +58,24 @@ def model_error(
     tolerance = np.full(left.shape, least)
     number = max(len(slabs) // group, 1)
     for fibres in np.array_split(np.arange(len(slabs)), number):
-        near_by = np.where(wide[fibres] >= 0, wide[fibres], np.nan)
-        enough = np.isfinite(near_by).sum(axis=0) >= 3
-        error = np.full(flux.shape[1], least)
-        if enough.any():
-            error[enough] = 1.5 * np.nanpercentile(near_by[:, enough], 75, axis=0)
+        known = wide[fibres] >= 0
+        upper = _quantile_of_known(wide[fibres], known, 0.75)
+        error = np.where(known.sum(axis=0) >= 3, 1.5 * upper, least)
         rows = slice(slabs.first[fibres[0]], slabs.rows(int(fibres[-1])).stop)
         tolerance[rows] = np.maximum(tolerance[rows], np.clip(error, least, 1.0))
     return tolerance
+
+
+def _quantile_of_known(values: FloatArray, known: BoolArray, share: float) -> FloatArray:
+    """Quantile along the first axis of the known values, interpolated; inf where there are none."""
+    ranked = np.sort(np.where(known, values, np.inf), axis=0)
+    place = share * np.maximum(known.sum(axis=0) - 1, 0)
+    low = place.astype(int)
+    high = np.minimum(low + 1, np.ceil(place).astype(int))
+    lower, upper = (np.take_along_axis(ranked, at[None], axis=0)[0] for at in (low, high))
+    with np.errstate(invalid="ignore"):  # inf - inf, where nothing is known
+        between: FloatArray = lower + (place - low) * (upper - lower)
+    return np.where(high > low, between, lower)
 
 
 def find_cosmic(

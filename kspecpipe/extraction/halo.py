@@ -119,11 +119,11 @@ def _smear(light: FloatArray, sigma: float) -> FloatArray:
     coarse = into[0] @ light @ into[1].T
     across = gaussian_filter1d(coarse, sigma / step, axis=0, mode="constant")
     smooth = gaussian_filter1d(across, sigma / step, axis=1, mode="nearest")
-    smeared: FloatArray = back[0] @ smooth @ back[1].T
+    smeared: FloatArray = (back[1] @ (back[0] @ smooth).T).T
     return smeared
 
 
-def _binning(n: int, step: int) -> tuple[sparse.csr_array, FloatArray]:
+def _binning(n: int, step: int) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Return the matrix that averages bins of ``step`` pixels, and the one that interpolates."""
     edges = np.append(np.arange(0, n, step), n)
     count = np.diff(edges)
@@ -132,9 +132,10 @@ def _binning(n: int, step: int) -> tuple[sparse.csr_array, FloatArray]:
     centre = 0.5 * (edges[:-1] + edges[1:] - 1)
     place = np.interp(np.arange(n), centre, np.arange(count.size))
     lower = np.minimum(place.astype(int), max(count.size - 2, 0))
-    back = np.zeros((n, count.size))
-    back[np.arange(n), lower] = 1 - (place - lower)
-    back[np.arange(n), np.minimum(lower + 1, count.size - 1)] += place - lower
+    upper = np.minimum(lower + 1, count.size - 1)
+    share = np.stack([1 - (place - lower), place - lower])
+    at = np.tile(np.arange(n), 2), np.concatenate([lower, upper])
+    back = sparse.csr_array((share.ravel(), at), shape=(n, count.size))
     return into, back
 
 

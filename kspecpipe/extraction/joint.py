@@ -6,7 +6,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 from kspecpipe.extraction.slabs import Slabs
-from kspecpipe.signal import FloatArray
+from kspecpipe.signal import BoolArray, FloatArray
 
 
 def background_basis(n_row: int, span: tuple[int, int], distance: float) -> FloatArray:
@@ -87,29 +87,50 @@ def solve_joint(
     background : ndarray, shape (ny, nb)
         The background [electron].
     """
+    n_fibre = len(slabs)
+    gram, rhs = _joint_equations(value, weight, slabs, basis)
+    known = gram[:, np.arange(n_fibre), np.arange(n_fibre)].T > 0
+    free = np.arange(n_fibre, gram.shape[1])
+    gram[:, free, free] += 1 / np.maximum(level[:, None], 1e-3) ** 2
+    diagonal = np.arange(gram.shape[1])
+    size = np.maximum(gram[:, diagonal, diagonal], 1e-300)
+    gram[:, diagonal, diagonal] += np.where(size > 1e-300, 1e-9 * size, 1.0)
+    scale = 1 / np.sqrt(size)
+    inverse = np.linalg.inv(gram * scale[:, :, None] * scale[:, None, :])
+    inverse *= scale[:, :, None] * scale[:, None, :]
+    solution = np.einsum("bij,bj->ib", inverse, rhs)
+    power = np.maximum(inverse[:, diagonal, diagonal].T[:n_fibre], 0)
+    flux = np.where(known, solution[:n_fibre], 0)
+    error = np.where(known, np.sqrt(power), np.inf)
+    return flux, error, basis @ solution[n_fibre:]
+
+
+def _joint_equations(
+    value: FloatArray, weight: FloatArray, slabs: Slabs, basis: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return normal matrices (nb, n, n) and right-hand sides (nb, n): fibres, then splines."""
     n_fibre, n_block = len(slabs), value.shape[1]
-    flux, error = np.zeros((n_fibre, n_block)), np.full((n_fibre, n_block), np.inf)
-    background = np.zeros(value.shape)
-    near = np.flatnonzero(basis.any(axis=1))
-    design = np.zeros((value.shape[0], n_fibre + basis.shape[1]))
-    design[:, n_fibre:] = basis
+    number = n_fibre + basis.shape[1]
+    gram, rhs = np.zeros((n_block, number, number)), np.empty((n_block, number))
+    # only the rows that the splines cover take part
+    near: BoolArray = np.asarray(basis.any(axis=1))
+    splines, weight = basis[near], weight * near[:, None]
+    weighted = weight * value
+    rhs[:, n_fibre:] = (splines.T @ weighted[near]).T
     for b in range(n_block):
-        for f, profile in enumerate(slabs.profile):
-            design[slabs.rows(f), f] = profile[:, b]
-        part, scale = design[near], weight[near, b]
-        gram = (part.T * scale) @ part
-        known = np.diag(gram)[:n_fibre] > 0
-        free = np.arange(n_fibre, gram.shape[0])
-        gram[free, free] += 1 / np.maximum(level[b], 1e-3) ** 2
-        size = np.maximum(np.diag(gram), 1e-300)
-        gram[np.diag_indices(gram.shape[0])] += np.where(size > 1e-300, 1e-9 * size, 1.0)
-        inverse = np.linalg.inv(gram / np.sqrt(np.outer(size, size)))
-        inverse /= np.sqrt(np.outer(size, size))
-        solution = inverse @ (part.T @ (scale * value[near, b]))
-        flux[known, b] = solution[:n_fibre][known]
-        error[known, b] = np.sqrt(np.maximum(np.diag(inverse)[:n_fibre], 0))[known]
-        background[:, b] = basis @ solution[n_fibre:]
-    return flux, error, background
+        gram[b, n_fibre:, n_fibre:] = (splines.T * weight[near, b]) @ splines
+    for f, profile in enumerate(slabs.profile):
+        rows = slabs.rows(f)
+        scaled = profile * weight[rows]
+        rhs[:, f] = np.einsum("yb,yb->b", scaled, value[rows])
+        gram[:, f, n_fibre:] = gram[:, n_fibre:, f] = scaled.T @ basis[rows]
+        # ghosts follow all fibres: neighbours on the image need not be neighbours in the list
+        for other in range(f, n_fibre):
+            shared = slabs.overlap(f, other)
+            if shared is not None:
+                light = np.einsum("yb,yb->b", scaled[shared[0]], slabs.profile[other][shared[1]])
+                gram[:, f, other] = gram[:, other, f] = light
+    return gram, rhs
 
 
 def local_background(value: FloatArray, weight: FloatArray, slabs: Slabs, width: int) -> FloatArray:

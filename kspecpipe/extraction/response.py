@@ -201,11 +201,10 @@ def _smooth_course(
     )
     known = ndimage.uniform_filter1d(lit.astype(float), size, axis=1, mode="constant") > 0.25
     smooth, spread = np.ones(ratio.shape), np.full(ratio.shape, options.max_noise**2)
-    for f in range(ratio.shape[0]):
+    for f in np.flatnonzero(known.any(axis=1)):
         at = np.flatnonzero(known[f])
-        if at.size == 0:
-            continue
-        nearest = at[np.argmin(np.abs(np.arange(ratio.shape[1])[:, None] - at), axis=1)]
-        smooth[f] = (product[f, at] / total[f, at])[np.searchsorted(at, nearest)]
-        spread[f] = (squares[f, at] / (size * total[f, at] ** 2))[np.searchsorted(at, nearest)]
+        middle = (at[:-1] + at[1:]) // 2
+        nearest = at[np.searchsorted(middle, np.arange(ratio.shape[1]), side="left")]
+        smooth[f] = product[f, nearest] / total[f, nearest]
+        spread[f] = squares[f, nearest] / (size * total[f, nearest] ** 2)
     return smooth, spread
