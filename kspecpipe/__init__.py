@@ -6,6 +6,7 @@ line's help do not wait for numpy.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,24 @@ from kspecpipe._version import __version__
 
 if TYPE_CHECKING:
     from kspecpipe.base_recipe import find_recipe, run_recipe
+    from kspecpipe.formats.fibre_spectra import read_spectra
     from kspecpipe.instrument import load_instrument
     from kspecpipe.io import read_product
 
-__all__ = ["__version__", "find_recipe", "load_instrument", "read_product", "run_recipe"]
+__all__ = [
+    "__version__",
+    "find_recipe",
+    "load_instrument",
+    "read_product",
+    "read_spectra",
+    "run_recipe",
+]
 
 _HOMES = {
     "find_recipe": "kspecpipe.base_recipe",
     "load_instrument": "kspecpipe.instrument",
     "read_product": "kspecpipe.io",
+    "read_spectra": "kspecpipe.formats.fibre_spectra",
     "run_recipe": "kspecpipe.base_recipe",
 }
 
@@ -36,3 +46,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
     return sorted({*globals(), *__all__})
+
+
+if "specutils" in sys.modules:  # who works with specutils has its reader at once
+    import_module("kspecpipe.formats.specutils_loaders")

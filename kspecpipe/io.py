@@ -19,7 +19,12 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 
-from kspecpipe import flux_products, images, spectra  # noqa: F401 - registers what can be read
+from kspecpipe import (  # noqa: F401 - registers what can be read
+    combined_products,
+    flux_products,
+    images,
+    spectra,
+)
 from kspecpipe.atomic import Writer, write_files
 from kspecpipe.errors import InputError, ProductError, RecipeError
 from kspecpipe.fits_cards import BLOCK, data_size, header_length, some_cards
@@ -271,6 +276,16 @@ def _writer(hdus: fits.HDUList) -> Writer:
     return write
 
 
+def table_writer(table: Table, primary: Mapping[str, Any], cards: Mapping[str, Any]) -> Writer:
+    """Return what writes one table as FITS, with cards of the primary header and of the table."""
+    first, second = fits.PrimaryHDU(), fits.BinTableHDU(table, name="SPECTRUM")
+    for hdu, values in ((first, primary), (second, cards)):
+        for keyword, value in values.items():
+            hdu.header[keyword] = _fits_value(value)
+        hdu.add_checksum(when="of this HDU")
+    return _writer(fits.HDUList([first, second]))
+
+
 def product_hdus(product: Product, header: HeaderCards, tables: Mapping[str, Table]) -> Any:
     """Build the HDU list of a product.
 
@@ -289,7 +304,7 @@ def product_hdus(product: Product, header: HeaderCards, tables: Mapping[str, Tab
         if value is None or spec.kind == "cards":
             continue
         _append(hdus, spec, value)
-    hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
+    hdus += [fits.BinTableHDU(_ascii(table), name=name) for name, table in tables.items()]
     for keyword, (value, comment) in header.items():
         hdus[0].header[_fits_keyword(keyword)] = _fits_card(keyword, value, comment)
     for name, spec in product.hdus().items():
@@ -441,7 +456,7 @@ def _table(hdu: Any) -> Table:
 
 def _append(hdus: list[Any], spec: HduSpec, value: Any) -> None:
     if spec.kind == "table":
-        hdus.append(fits.BinTableHDU(value, name=spec.hdu))
+        hdus.append(fits.BinTableHDU(_ascii(value), name=spec.hdu))
     elif spec.kind == "image":
         _append_image(hdus, spec.hdu, value, spec.dtype, spec.unit)
     else:
@@ -449,6 +464,16 @@ def _append(hdus: list[Any], spec: HduSpec, value: Any) -> None:
         _append_image(hdus, spec.hdu, value.value, spec.dtype, spec.unit)
         _append_image(hdus, "VARIANCE", value.variance, spec.dtype, squared_unit(spec.unit))
         _append_image(hdus, "DQ", value.dq, "u2", "")
+
+
+def _ascii(table: Table) -> Table:
+    """Replace what FITS has no letters for: a target may have any name."""
+    plain = table.copy(copy_data=False)
+    for name in plain.colnames:
+        if plain[name].dtype.kind == "U":
+            values = [str(value).encode("ascii", "replace").decode() for value in plain[name]]
+            plain[name] = np.array(values, dtype=plain[name].dtype)
+    return plain
 
 
 def _storable(signal: Signal, dtype: str) -> Signal:

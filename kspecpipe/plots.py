@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kspecpipe.combined_products import Gridded, unit_of
 from kspecpipe.images import (
     Background,
     BadPixelMap,
@@ -21,7 +22,7 @@ from kspecpipe.images import (
 )
 from kspecpipe.product import Product
 from kspecpipe.signal import BoolArray, FloatArray
-from kspecpipe.spectra import Extracted, FibreFlat, Reduced, TramlineMap, WaveSolution
+from kspecpipe.spectra import Extracted, FibreFlat, TramlineMap, WaveSolution
 
 # Okabe & Ito (2008): eight colours that all eyes can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -190,7 +191,7 @@ def _paint_flat(product: FibreFlat) -> Figure:
         span = (row["FIRST"], row["LAST"])
         axes[0, 0].axvspan(*span, ymax=0.04, color=colour, lw=0, label=row["LAMP"])
     axes[0, 0].set(xlabel="column [pixel]", ylabel="extracted flat / throughput [electron]")
-    axes[0, 0].set_ylim(-0.02 * np.nanmax(product.blaze), 1.25 * np.nanmax(product.blaze))
+    axes[0, 0].set_ylim(*(np.array([-0.02, 1.25]) * max(1.0, _limits(product.blaze, 0, 100)[1])))
     axes[0, 0].legend(loc="upper center", ncols=3, fontsize=8)
     axes[0, 1].bar(ids, throughput, color=COLOURS[0])
     axes[0, 1].axhline(1, color="k", lw=0.6)
@@ -243,7 +244,7 @@ def column_median(values: FloatArray, empty: float = np.nan) -> FloatArray:
     return median
 
 
-def _brightest(product: Extracted | Reduced, count: int = 3) -> list[int]:
+def _brightest(product: Extracted | Gridded, count: int = 3) -> list[int]:
     """Return the program fibres of most light, and one sky fibre if there is one."""
     types = np.asarray(product.fibres["TYPE"])
     value = np.where(product.spectra.good, product.spectra.value, np.nan)
@@ -267,16 +268,17 @@ def _paint_extracted(product: Extracted) -> Figure:
     return figure
 
 
-def _paint_reduced(product: Reduced) -> Figure:
+def _paint_gridded(product: Gridded) -> Figure:
     figure, axes = new_figure(product, 3, 1, height_ratios=[1, 1, 1.3])
     axis = product.axis
     wave = axis["CRVAL1"] + axis["CDELT1"] * np.arange(product.spectra.shape[1])
-    _show_image(figure, axes[0, 0], product.spectra.value, "electron")
+    unit = unit_of(product)
+    _show_image(figure, axes[0, 0], product.spectra.value, unit)
     axes[0, 0].set(ylabel="fibre (trace order)", xlabel="")
     sky = product.sky[np.isfinite(product.sky).any(axis=1)]
     if len(sky):
         axes[1, 0].plot(wave, column_median(sky), lw=0.6, color=COLOURS[6])
-    axes[1, 0].set(ylabel="sky (median fibre) [electron]", xlim=(wave[0], wave[-1]))
+    axes[1, 0].set(ylabel=f"sky (median fibre)\n[{unit}]", xlim=(wave[0], wave[-1]))
     chosen = _brightest(product)
     for colour, i in zip(COLOURS, chosen, strict=False):
         label = f"{product.fibres['FIBRE_ID'][i]} {product.fibres['TYPE'][i]}"
@@ -285,7 +287,7 @@ def _paint_reduced(product: Reduced) -> Figure:
     lo, hi = _limits(shown, 0.5, 99.7)
     axes[2, 0].set(
         xlabel="wavelength [A]",
-        ylabel="reduced [electron / pixel]",
+        ylabel=f"flux [{unit}]",
         xlim=(wave[0], wave[-1]),
         ylim=(min(lo, -0.05 * hi), 1.1 * hi),
     )
@@ -319,7 +321,9 @@ _PAINTERS: dict[str, Callable[[Any], Figure]] = {
     "FIBRE_FLAT": _paint_flat,
     "WAVE_SOLUTION": _paint_wavelengths,
     "EXTRACTED": _paint_extracted,
-    "REDUCED": _paint_reduced,
+    "REDUCED": _paint_gridded,
     "RESPONSE": _paint_response,
     "CALIBRATED": _paint_calibrated,
+    "COADDED": _paint_gridded,
+    "SPLICED": _paint_gridded,
 }

@@ -119,7 +119,7 @@ def header_cards(
     return cards | _input_cards(origin) | _parameter_cards(origin) | _qc_cards(rows)
 
 
-SCIENCE = frozenset({"EXTRACTED", "REDUCED", "CALIBRATED", "COADDED"})
+SCIENCE = frozenset({"EXTRACTED", "REDUCED", "CALIBRATED", "COADDED", "SPLICED"})
 
 
 def product_stem(spec: ProductSpec, date_obs: str, mode: str, qualifier: str) -> str:

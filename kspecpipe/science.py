@@ -141,7 +141,7 @@ def reduce_exposure(
         usable=float(np.mean(spectra.good[live])) if live.any() else 0.0,
         sky_fibres=used,
         sky_residual=_pull_width(reduced, sky_fibres) if used > 1 else None,
-        snr=_median_snr(reduced, table),
+        snr=median_snr(reduced, table),
     )
 
 
@@ -233,7 +233,8 @@ def _pull_width(spectra: Signal, rows: Any) -> float:
     return float(1.4826 * np.median(np.abs(pulls - np.median(pulls))))
 
 
-def _median_snr(spectra: Signal, table: Table) -> float:
+def median_snr(spectra: Signal, table: Table) -> float:
+    """Return the median signal-to-noise ratio of the program fibres; NaN without any."""
     chosen = spectra.select(fibres.of_type(table, "P"))
     good = chosen.good & (chosen.variance > 0)
     if not good.any():

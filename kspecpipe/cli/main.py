@@ -21,6 +21,7 @@ COMMANDS = {
     "check": ("kspecpipe.cli.check", "check input frames or an instrument file without reducing"),
     "qc": ("kspecpipe.cli.qc", "history of quality control: table, trend, report, verdicts"),
     "audit": ("kspecpipe.cli.audit", "rebuild a product from its factors and check its errors"),
+    "export": ("kspecpipe.cli.export", "write one file per fibre for other programs"),
     "show": ("kspecpipe.cli.show", "draw a product"),
     "templates": ("kspecpipe.cli.templates", "list, check and fetch spectra for flux calibration"),
     "simulate": ("kspecpipe.cli.simulate", "simulate a night of raw frames with known truth"),

@@ -30,6 +30,8 @@ def tables(name: str) -> Table:
         table["THROUGHPUT"] = [1.0, 0.9, 0.3, np.nan, 1.1]
         table["TYPE"] = ["P", "S", "C", "P", "P"]
         return table
+    if name == "lamps":
+        return Table({"LAMP": ["d2", "qth"], "FIRST": [0, 30], "LAST": [29, 59]})
     rng = np.random.default_rng(2)
     columns = ("x", "fibre", "y", "wavelength", "residual", "x_err", "shift", "row", "level")
     table = Table({column: rng.uniform(1, 30, 20) for column in columns})

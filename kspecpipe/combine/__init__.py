@@ -1,0 +1,1 @@
+"""Exposures of the same fibres brought together: aligned, scaled, averaged, spliced."""

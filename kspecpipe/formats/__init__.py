@@ -1,0 +1,1 @@
+"""Spectra as other programs take them: a table in memory, specutils, the Virtual Observatory."""
