@@ -56,6 +56,8 @@ class ReducedExposure:
         Fraction of the samples of live fibres that carry a value.
     sky_fibres : int
         Sky fibres that the sky was made of.
+    dropped : tuple of int
+        FIBRE_ID of sky fibres that were left out because they see more than sky.
     sky_residual : float or None
         Robust width of the sky fibres' pulls after subtraction; None with fewer than two.
     snr : float
@@ -66,6 +68,7 @@ class ReducedExposure:
     reduced: Reduced
     usable: float
     sky_fibres: int
+    dropped: tuple[int, ...]
     sky_residual: float | None
     snr: float
 
@@ -88,7 +91,7 @@ def reduce_exposure(
     calibration : Calibration
         Flat, fibres and grid.
     parameters : Declared
-        ``subtract_sky`` and ``min_throughput``.
+        ``subtract_sky``, ``sky_contamination``, ``sky_components`` and ``min_throughput``.
     """
     table, grid = calibration.fibres, calibration.grid
     live = fibres.live(table)
@@ -103,7 +106,10 @@ def reduce_exposure(
     sky_fibres = fibres.of_type(table, "S")
     subtracted: SkySubtracted | None = None
     if parameters.subtract_sky and sky_fibres.any():
-        subtracted = subtract_sky(even, wavelength, lsf, sky_fibres, grid, SkyOptions())
+        options = SkyOptions(
+            contamination=parameters.sky_contamination, components=parameters.sky_components
+        )
+        subtracted = subtract_sky(even, wavelength, lsf, sky_fibres, grid, options)
         native = subtracted.native_sky.scale(response.value)
         rwss, reduced, sky = subtracted.rwss, subtracted.reduced, subtracted.sky
         correlation = subtracted.correlation
@@ -135,12 +141,14 @@ def reduce_exposure(
             fibres=table,
         ),
     )
-    used = int((sky_fibres & ~subtracted.dropped).sum()) if subtracted else 0
+    dropped = subtracted.dropped if subtracted else np.zeros(len(table), bool)
+    used = int((sky_fibres & ~dropped).sum()) if subtracted else 0
     return ReducedExposure(
         *products,
         usable=float(np.mean(spectra.good[live])) if live.any() else 0.0,
         sky_fibres=used,
-        sky_residual=_pull_width(reduced, sky_fibres) if used > 1 else None,
+        dropped=tuple(int(number) for number in table["FIBRE_ID"][dropped]),
+        sky_residual=_pull_width(reduced, sky_fibres & ~dropped) if used > 1 else None,
         snr=median_snr(reduced, table),
     )
 

@@ -106,6 +106,15 @@ class Object(BaseRecipe):
             True, doc="move the wavelengths by what the sky lines show"
         )
         subtract_sky: bool = parameter(True, doc="subtract the sky")
+        sky_contamination: float = parameter(
+            0.08, above=0, doc="continuum above that of the sky at which a sky fibre is dropped"
+        )
+        sky_components: int = parameter(
+            0,
+            at_least=0,
+            at_most=8,
+            doc="principal components of the sky residuals to subtract, with 8 or more sky fibres",
+        )
         min_throughput: float = parameter(
             0.2, at_least=0, at_most=1, doc="throughput below which samples are flagged"
         )
@@ -161,6 +170,12 @@ class Object(BaseRecipe):
         sky_fibres: list[int] = metric(
             "SKY FIBRES", scope="exposure", doc="sky fibres that the sky was made of"
         )
+        sky_dropped: list[int | None] = metric(
+            "SKY FIBRES DROPPED",
+            scope="exposure",
+            doc="sky fibres that see more than sky, or less",
+            needs="there are sky fibres",
+        )
         sky_residual: list[float | None] = metric(
             "SKY RESIDUAL",
             scope="exposure",
@@ -181,6 +196,8 @@ class Object(BaseRecipe):
         else:
             table["THROUGHPUT"] = inputs.fibre_flat.fibres["THROUGHPUT"]
         live = fibres.live(table)
+        if inputs.assignment is not None and not fibres.of_type(table, "S").any():
+            self.log.warning("no live sky fibre: no sky is subtracted, SKY is empty")
         grid = choose_grid(parameters.grid, inputs.solution.wavelength.value[live])
         calibration = Calibration(inputs.fibre_flat, table, grid, inputs.telluric)
         extracted = self._extract(inputs, parameters)
@@ -209,6 +226,12 @@ class Object(BaseRecipe):
                 reduced[i].sky_fibres,
                 reduced[i].snr,
             )
+            if reduced[i].dropped:
+                self.log.warning(
+                    "%s: the sky fibres %s do not see the sky of the others and are left out",
+                    frame.info.name,
+                    ", ".join(map(str, reduced[i].dropped)),
+                )
         noise = zip(reduced, inputs.exposures, extracted, strict=True)
         products = self.Products(
             extracted=[
@@ -283,6 +306,7 @@ class Object(BaseRecipe):
             chi2=[float(np.nanmedian(exposure.extraction.chi2)) for exposure in extracted],
             usable=[result.usable for result in reduced],
             sky_fibres=[result.sky_fibres for result in reduced],
+            sky_dropped=[len(result.dropped) if result.sky_fibres else None for result in reduced],
             sky_residual=[result.sky_residual for result in reduced],
             snr=[result.snr for result in reduced],
         )

@@ -15,6 +15,9 @@ _BINS = 12
 _SIGNIFICANCE, _FIRST_CLIP = 5.0, 6.0
 #: Throughput error that is expected of a fibre.
 _SCALE_PRIOR = 0.05
+#: Continuum, in units of the spectrum's typical one, below which its excess is not relative to it:
+#: what stray light leaves counts less where there is hardly any sky.
+_FAINT = 0.5
 #: Part of a fibre's samples that cosmic rays may hit.
 _MAX_SPIKES = 0.15
 
@@ -136,8 +139,9 @@ def _excess(density: SkyDensity, fibre: int, others: IntArray) -> tuple[float, f
     rest = np.where(
         known, density.value[fibre] - _compare_lines(density, fibre, sky).reshape(sky), np.nan
     )
+    floor = _FAINT * float(np.median(sky))
     bins = [
-        _bin(rest[part], density.variance[fibre, part] * (1 + 1 / len(others)), sky[part])
+        _bin(rest[part], density.variance[fibre, part] * (1 + 1 / len(others)), sky[part], floor)
         for part in np.array_split(np.arange(len(sky)), _BINS)
     ]
     relative, noise = np.array([one for one in bins if one is not None]).reshape(-1, 2).T
@@ -153,14 +157,16 @@ def _excess(density: SkyDensity, fibre: int, others: IntArray) -> tuple[float, f
     return float(np.copysign(size, extreme)), float(np.median(noise)) / np.sqrt(third)
 
 
-def _bin(rest: FloatArray, variance: FloatArray, sky: FloatArray) -> tuple[float, float] | None:
-    """Median excess off the lines in units of the sky (of the noise if larger), and its error."""
+def _bin(
+    rest: FloatArray, variance: FloatArray, sky: FloatArray, floor: float
+) -> tuple[float, float] | None:
+    """Median excess off the lines in units of the sky (of floor or noise if larger), its error."""
     span = maximum_filter1d(sky, 5) - minimum_filter1d(sky, 5)
     good = np.isfinite(rest) & np.isfinite(variance) & (span <= np.median(span))
     if good.sum() < 5:
         return None
     noise = float(np.sqrt(np.median(variance[good])))
-    level = max(float(np.median(sky[good])), noise)
+    level = max(float(np.median(sky[good])), floor, noise)
     return float(np.median(rest[good])) / level, 1.25 * noise / np.sqrt(good.sum()) / level
 
 

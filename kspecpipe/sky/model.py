@@ -48,7 +48,7 @@ class SkyOptions:
     clip: float = 5.0
     iterations: int = 3
     match: Match = "full"
-    contamination: float = 0.05
+    contamination: float = 0.08
     components: int = 0
     priors: Priors = field(default_factory=Priors)
     blaze: FloatArray | None = None
