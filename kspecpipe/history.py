@@ -87,6 +87,26 @@ def nights(path: Path) -> list[str]:
         return [night for (night,) in rows]
 
 
+def night_summaries(path: Path) -> list[dict[str, Any]]:
+    """Return for each night, the latest first, its runs and its metrics by flag."""
+    runs = (
+        "SELECT night, GROUP_CONCAT(DISTINCT instrument) AS instruments, COUNT(*) AS runs, "
+        "SUM(NOT EXISTS (SELECT 1 FROM products p WHERE p.run = r.run)) AS failed "
+        f"FROM runs r WHERE night != '' AND {_CURRENT} GROUP BY night ORDER BY night DESC"
+    )
+    flags = (
+        "SELECT r.night, m.flag, COUNT(*) AS count FROM judged m JOIN runs r ON r.run = m.run "
+        f"WHERE {_CURRENT} GROUP BY r.night, m.flag"
+    )
+    none = {str(flag): 0 for flag in Flag}
+    with reading(path) as connection:
+        found = {row["night"]: {**none, **dict(row)} for row in connection.execute(runs)}
+        for row in connection.execute(flags):
+            if row["night"] in found:
+                found[row["night"]][row["flag"]] = row["count"]
+    return list(found.values())
+
+
 def runs_of(path: Path, night: str) -> list[Row]:
     """Return the runs of a night that were not repeated since, in their order."""
     query = f"SELECT r.* FROM runs r WHERE r.night = ? AND {_CURRENT} ORDER BY r.run"
@@ -103,6 +123,17 @@ def of_runs(path: Path, table: str, runs: Iterable[int]) -> dict[int, list[Row]]
         for run, rows in found.items():
             rows += connection.execute(f"SELECT * FROM {table} WHERE run = ?", [run])
     return found
+
+
+def nights_of_products(path: Path, md5s: Iterable[str]) -> dict[str, str]:
+    """Return the night of each product that the store knows, by DATAMD5."""
+    query = (
+        "SELECT r.night FROM products p JOIN runs r ON r.run = p.run WHERE p.md5 = ? "
+        "ORDER BY p.product DESC LIMIT 1"
+    )
+    with reading(path) as connection:
+        found = {md5: connection.execute(query, [md5]).fetchone() for md5 in md5s}
+    return {md5: str(row["night"]) for md5, row in found.items() if row is not None}
 
 
 def find_product(path: Path, name: str) -> Row:

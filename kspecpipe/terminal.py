@@ -62,7 +62,7 @@ def qc_table(outcome: Outcome, *, wide: bool = False) -> Table:
         flag = _verdict(rows)
         table.add_row(
             Text.assemble(name, (f"  {mark}" if mark else "", "bright_black")),
-            _values(rows),
+            values_text(rows),
             rows[0].unit,
             interval(rows[0].limits.warn),
             interval(rows[0].limits.fail),
@@ -102,7 +102,8 @@ def short_path(path: Path) -> str:
         return str(path)
 
 
-def _values(rows: list[QCRow]) -> str:
+def values_text(rows: Sequence[QCRow]) -> str:
+    """Return one value, or the median and the range of several."""
     if len(rows) == 1:
         return _number(rows[0].value)
     values = np.array([row.value for row in rows])

@@ -12,6 +12,7 @@ from kspecpipe.store import STORE_NAME
 #: Action -> (module with `configure` and `run`, help).
 ACTIONS = {
     "table": ("kspecpipe.cli.qc_table", "metrics by night, mode, metric or flag"),
+    "report": ("kspecpipe.cli.qc_report", "pages of a night for the browser"),
     "certify": ("kspecpipe.cli.qc_verdict", "say that a product is good"),
     "reject": ("kspecpipe.cli.qc_verdict", "say that a product must not be used"),
     "rescore": ("kspecpipe.cli.qc_rescore", "apply the limits of today to stored values"),
