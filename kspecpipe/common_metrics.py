@@ -56,6 +56,8 @@ COMMON_LIMITS = {
     "VERSION MISMATCH": Limits(warn=(0.0, 0.0), fail=(0.0, 99.0)),
     "FRAMES REJECTED": Limits(warn=(0.0, 0.0), fail=(0.0, 999.0)),
     "NAN FRACTION": Limits(warn=(0.0, 0.3), fail=(0.0, 0.95)),
+    # What no detector that is cooled at all should leave; an instrument may ask for less.
+    "DETECTOR TEMP": Limits(warn=(-200.0, 0.0), fail=(-273.15, 40.0)),
 }
 
 

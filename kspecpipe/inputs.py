@@ -12,6 +12,7 @@ from kspecpipe.declare import Declared, InputSpec
 from kspecpipe.errors import CalibrationMissingError, InputError, SettingsError
 from kspecpipe.frame import FrameInfo, FrameStack, RawFrame
 from kspecpipe.instrument import Instrument, shipped_instruments
+from kspecpipe.problems import Problems
 from kspecpipe.qc import BAD_FLAGS
 from kspecpipe.sky.telluric import parse_telluric_regions
 from kspecpipe.sof import CALIBRATION_TAGS, RAW_TAGS, SofEntry
@@ -20,35 +21,6 @@ from kspecpipe.store import Verdict
 #: Frames that the rules of an instrument may call FLAT while the user knows better.
 _FLAT_FAMILY = ("FLATOFF", "LFLAT", "SKYFLAT")
 _ATTRIBUTE_CARDS = {"mode": "INSMODE", "readmode": "READMODE", "target": "OBJECT"}
-
-
-@dataclass
-class Problems:
-    """Problems found so far, each with the error class that it amounts to."""
-
-    found: list[tuple[type[InputError], str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def add(self, text: str, kind: type[InputError] = InputError) -> None:
-        """Note a problem."""
-        self.found.append((kind, text))
-
-    def attempt(self, action: Callable[[], Any], place: str = "") -> Any:
-        """Run an action and note its input error; returns None then."""
-        try:
-            return action()
-        except InputError as error:
-            self.add(f"{place}: {error}" if place else str(error), type(error))
-        return None
-
-    def raise_all(self) -> None:
-        """Raise all problems as one error; wrong inputs weigh more than missing calibrations."""
-        if not self.found:
-            return
-        kinds = {kind for kind, _ in self.found}
-        missing = kinds == {CalibrationMissingError}
-        text = "\n".join(text for _, text in self.found)
-        raise CalibrationMissingError(text) if missing else InputError(text)
 
 
 class CalibrationFile(NamedTuple):
@@ -145,7 +117,7 @@ def gather(
     user: dict[str, Path] = {}
     for entry in entries:
         if entry.tag is not None and entry.tag not in specs:
-            problems.warnings.append(f"{entry.label}: {entry.tag} is not used by this recipe")
+            problems.leave_out(entry.label, entry.tag)
             _check_unused(entry, problems)
         elif entry.tag in RAW_TAGS:
             raw = problems.attempt(lambda e=entry: io.open_raw(e.path), entry.place)  # type: ignore[misc]
@@ -157,12 +129,12 @@ def gather(
             _add_untagged(entry, raw_files, calibrations, specs, problems)
         else:
             _add_user_file(entry, user, problems)
-    known = adapt(instrument or _recognise(raw_files, calibrations, problems))
+    known = adapt(instrument or _recognise(raw_files, calibrations, dynamic, problems))
     raw_frames = _load_raw(raw_files, known, specs, problems)
     gathered = GatheredInputs(known, raw_frames, calibrations, user)
     _check(gathered, dynamic, policy, problems)
     problems.raise_all()
-    return replace(gathered, warnings=tuple(problems.warnings))
+    return replace(gathered, warnings=(*problems.left_out, *problems.warnings))
 
 
 def load(
@@ -244,7 +216,7 @@ def _add_untagged(
         if catg in specs:
             calibrations.setdefault(str(catg), []).append((entry.path, header))
         else:
-            problems.warnings.append(f"{entry.label}: {catg} is not used by this recipe")
+            problems.leave_out(entry.label, str(catg))
         return
     raw = problems.attempt(lambda: io.open_raw(entry.path), entry.place)
     if raw:
@@ -265,6 +237,7 @@ def _add_user_file(entry: SofEntry, user: dict[str, Path], problems: Problems) -
 def _recognise(
     raw_files: Sequence[tuple[SofEntry, io.RawFile]],
     calibrations: Mapping[str, list[tuple[Path, Mapping[str, Any]]]],
+    specs: Sequence[InputSpec],
     problems: Problems,
 ) -> Instrument:
     shipped = shipped_instruments()
@@ -278,7 +251,12 @@ def _recognise(
             return instrument
     problems.raise_all()
     if not raw_files and not calibrations:
-        raise InputError("there is no raw frame and no calibration among the inputs")
+        needed = " and ".join("/".join(spec.tags) for spec in specs if spec.required)
+        raise InputError(
+            "\n".join([*problems.left_out, f"there is nothing else; {needed} is needed"])
+            if problems.left_out
+            else f"there is no raw frame and no calibration among the inputs; {needed} is needed"
+        )
     shown = raw_files[0][0].label if raw_files else "the inputs"
     raise InputError(
         f"{shown}: the header is of none of the known instruments ({', '.join(shipped)}); "
@@ -304,7 +282,7 @@ def _load_raw(
         tag = _tag_of(entry, loaded[0].info, instrument, problems) if loaded else None
         if tag is None or tag not in specs:
             if loaded and tag:
-                problems.warnings.append(f"{entry.label}: {tag} is not used by this recipe")
+                problems.leave_out(entry.label, tag)
             continue
         frames.setdefault(tag, []).extend(_tagged(frame, tag, entry) for frame in loaded)
     return frames

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import math
 import mmap
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,7 +83,8 @@ def _quietly(path: Path) -> Iterator[fits.HDUList]:
             ):
                 yield hdus
         except _UNREADABLE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # The first sentence says what is wrong; the others are advice to callers of astropy.
+            reason = re.split(r"\.\s", str(error))[0].rstrip(".") or type(error).__name__
             raise InputError(f"{path.name}: not a readable FITS file: {reason}") from None
 
 

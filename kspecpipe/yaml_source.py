@@ -114,7 +114,8 @@ def read_yaml(path: Path) -> Node:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: cannot be read as text: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{path}: cannot be read as text: {reason}") from None
     return load_yaml(text, path.name)
 
 

@@ -64,15 +64,33 @@ _kspec() {{
 }}
 if [ "$funcstack[1]" = _kspec ]; then _kspec "$@"; else compdef _kspec kspec; fi
 """
+_FISH = """\
+# completion of kspec for fish; save it as ~/.config/fish/completions/kspec.fish
+function __kspec_of
+    set -l words (commandline -opc)
+    test (count $words) -ge 2; and contains -- $words[2] $argv
+end
+function __kspec_at
+    set -l words (commandline -opc)
+    test (count $words) -eq $argv[1]; and begin
+        test $argv[1] -eq 1; or test $words[2] = $argv[2]
+    end
+end
+complete -c kspec -n "__kspec_at 1" -f -a "{commands}"
+{cases}
+{words}
+complete -c kspec -l recipe -x -a "{recipes}"
+"""
 
 
 @dataclass(frozen=True)
 class Shell:
-    """How a shell completes: the script and the forms of its cases."""
+    """How a shell completes: the script, the forms of its cases, and what parts commands."""
 
     script: str
     case: str
     word: str
+    separator: str = "|"
 
 
 SHELLS = {
@@ -85,6 +103,12 @@ SHELLS = {
         _ZSH,
         "        {}) options=({}) ;;",
         '        "3 {}") compadd -- {}; return ;;',
+    ),
+    "fish": Shell(
+        _FISH,
+        'complete -c kspec -n "__kspec_of {}" -a "{}"',
+        'complete -c kspec -n "__kspec_at 2 {}" -f -a "{}"',
+        " ",
     ),
 }
 
@@ -122,7 +146,9 @@ def script(shell: str) -> str:
     return own.script.format(
         commands=" ".join(names),
         recipes=" ".join(recipes),
-        cases="\n".join(own.case.format("|".join(group), text) for text, group in alike.items()),
+        cases="\n".join(
+            own.case.format(own.separator.join(group), text) for text, group in alike.items()
+        ),
         words="\n".join(own.word.format(name, " ".join(of)) for name, of in firsts.items()),
     )
 

@@ -26,7 +26,7 @@ COMMANDS = {
     "templates": ("kspecpipe.cli.templates", "list, check and fetch spectra for flux calibration"),
     "simulate": ("kspecpipe.cli.simulate", "simulate a night of raw frames with known truth"),
     "demo": ("kspecpipe.cli.demo", "simulate a night and reduce it, recipe by recipe"),
-    "completion": ("kspecpipe.cli.completion", "print a completion script for bash or zsh"),
+    "completion": ("kspecpipe.cli.completion", "print a completion script for bash, zsh or fish"),
 }
 EXIT_CODES = {
     0: "ok",

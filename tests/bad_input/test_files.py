@@ -171,6 +171,19 @@ def test_a_folder_is_a_list_too_and_other_frames_are_a_warning(camera, kspec):
     assert any("ARC is not used by this recipe" in text for text in found["warnings"])
 
 
+def test_frames_that_are_all_of_another_recipe_say_what_this_one_needs(camera, refuses):
+    sof = camera.sof_of(camera.biases(3))
+    words = [
+        "line 1: bias_001.fits: BIAS is not used",
+        "(and 2 more)",
+        "DARK and MASTER_BIAS is needed",
+    ]
+    refuses(3, words, "mdark", sof, instrument=False)
+    empty = camera.folder / "empty"
+    empty.mkdir()
+    refuses(3, ["DARK"], "mdark", camera.sof("a.txt ASSIGN"))
+
+
 def test_missing_calibration_and_wrong_input_together_are_wrong_input(camera, refuses):
     words = ["no MASTER_BIAS", "no such file"]
     refuses(3, words, "mdark", camera.sof(f"{camera.dark().name} DARK", "none.fits DARK"))

@@ -43,17 +43,38 @@ def test_recipes_are_offered_where_one_is_expected():
     assert complete("kspec", "mbias", "") == set()
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
-def test_zsh_can_read_its_script():
-    subprocess.run(["zsh", "-n"], input=script("zsh"), text=True, check=True)
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_can_read_their_script(shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    subprocess.run([shell, "-n"], input=script(shell), text=True, check=True)
 
 
-def test_zsh_script_names_everything():
-    text = script("zsh")
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("kspec mb", {"mbias"}),
+        ("kspec mbias --products", {"--products-sof"}),
+        ("kspec man instr", {"instrument"}),
+        ("kspec check x.sof --recipe mb", {"mbias"}),
+    ],
+)
+def test_fish_offers_what_fits(line, found):
+    lines = [script("fish"), f"complete -C '{line}'"]
+    command = ["fish", "--no-config", "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert {text.split("\t")[0] for text in done.stdout.splitlines()} == found
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_scripts_name_everything(shell):
+    text = script(shell)
     for word in [*recipe_names(), *COMMANDS, "--products-sof", "--without"]:
         assert word in text
 
 
 def test_unknown_shell_is_refused(kspec):
-    assert kspec("completion", "fish").code == 2
+    assert kspec("completion", "tcsh").code == 2
     assert kspec("completion", "bash").out == script("bash")

@@ -10,6 +10,7 @@ import pytest
 
 from kspecpipe import layered_settings as layered
 from kspecpipe.base_recipe import find_recipe, recipe_names
+from kspecpipe.common_metrics import COMMON_LIMITS, CommonMetrics
 from kspecpipe.instrument import load_instrument
 
 FOLDER = Path(str(files("kspecpipe.settings")))
@@ -47,3 +48,12 @@ def test_every_metric_has_finite_limits(recipe: str, instrument: str, mode: str)
         assert all(map(math.isfinite, (*pair.warn, *pair.fail))), label
         assert pair.fail[0] <= pair.warn[0] < pair.fail[1], label
         assert pair.warn[0] <= pair.warn[1] <= pair.fail[1], label
+
+
+def test_the_metrics_that_every_recipe_has_have_finite_limits() -> None:
+    assert set(COMMON_LIMITS) == {spec.label for spec in CommonMetrics.specs.values()}
+    for label, pair in COMMON_LIMITS.items():
+        assert pair.warn is not None, label
+        assert pair.fail is not None, label
+        assert pair.fail[0] <= pair.warn[0] <= pair.warn[1] <= pair.fail[1], label
+        assert all(map(math.isfinite, (*pair.warn, *pair.fail))), label
