@@ -60,7 +60,10 @@ def longitude_of(instrument: Any) -> float:
 
 
 def _inputs(execution: Execution, raw: Sequence[FrameInfo]) -> list[InputRecord]:
-    places = {entry.path.name: str(entry.path.resolve()) for entry in execution.entries}
+    # Paths of frames that could not be read (a loop of links, a NUL) cannot be resolved either.
+    read = {info.name.partition("[")[0] for info in raw}
+    paths = {entry.path.name: entry.path for entry in execution.entries if entry.path.name in read}
+    places = {name: str(path.resolve()) for name, path in paths.items()}
     found = [
         InputRecord("raw", i.name, str(i.tag), i.md5, places.get(i.name.partition("[")[0], ""))
         for i in raw

@@ -173,15 +173,9 @@ def test_a_folder_is_a_list_too_and_other_frames_are_a_warning(camera, kspec):
 
 def test_frames_that_are_all_of_another_recipe_say_what_this_one_needs(camera, refuses):
     sof = camera.sof_of(camera.biases(3))
-    words = [
-        "line 1: bias_001.fits: BIAS is not used",
-        "(and 2 more)",
-        "DARK and MASTER_BIAS is needed",
-    ]
-    refuses(3, words, "mdark", sof, instrument=False)
-    empty = camera.folder / "empty"
-    empty.mkdir()
-    refuses(3, ["DARK"], "mdark", camera.sof("a.txt ASSIGN"))
+    words = ["line 1: bias_001.fits: BIAS is not used", "(and 2 more)"]
+    text = refuses(3, words, "mdark", sof, instrument=False)
+    assert text.endswith("there is nothing else; DARK and MASTER_BIAS is needed")
 
 
 def test_missing_calibration_and_wrong_input_together_are_wrong_input(camera, refuses):
