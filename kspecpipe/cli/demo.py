@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli.recipe import reduce
-from kspecpipe.cli.simulate import simulate
+from kspecpipe.cli.simulate import count, simulate
 from kspecpipe.errors import ExitCode, KspecError, SettingsError
 from kspecpipe.outcome import Outcome, RunOptions, merge
 from kspecpipe.simulate import FrameCounts, NightPlan
@@ -97,7 +97,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         "-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="folder [demo]"
     )
     parser.add_argument("--until", choices=tuple(STEPS), help="stop after this recipe")
-    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--seed", type=count, default=1, metavar="N")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the log of each recipe")
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 import typing
 from collections import Counter
-from dataclasses import fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--mode", action="append", default=[], metavar="M", help="may be repeated [the first mode]"
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--seed", type=count, default=1, metavar="N")
     for frame in _CLASSES:
-        parser.add_argument(f"--{frame}", type=_count, metavar="N", help=f"{frame} frames")
+        parser.add_argument(f"--{frame}", type=count, metavar="N", help=f"{frame} frames")
     parser.add_argument(
         "--size", choices=typing.get_args(kinds["size"]), default="full", help="chip, or a corner"
     )
@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--names", choices=typing.get_args(kinds["names"]), help="style of names")
     parser.add_argument("--separate-lamps", action="store_true", help="one arc lamp a file")
     parser.add_argument("--cube", action="store_true", help="all biases in one file")
-    parser.add_argument("--tile", type=int, metavar="N", help="number of the science tile")
+    parser.add_argument("--tile", type=count, metavar="N", help="number of the science tile")
     parser.add_argument(
         "--without", action="append", default=[], metavar="TRAP", help=f"of {', '.join(_TRAPS)}"
     )
@@ -98,10 +98,14 @@ def plan_of(arguments: argparse.Namespace) -> NightPlan:
         if trap not in _TRAPS:
             raise SettingsError(f"--without {trap}: {nearest(trap, _TRAPS)}")
     traps = Traps.none() if arguments.no_traps else Traps()
+    counts = FrameCounts(**{name: n for name, n in given.items() if n is not None})
+    if not any(astuple(counts)):
+        raise SettingsError("no frame of any class is asked for: nothing to simulate")
+    _refuse_elsewhere(arguments)
     chosen: dict[str, Any] = {
         "instrument": arguments.instrument,
         "modes": tuple(arguments.mode),
-        "counts": FrameCounts(**{name: n for name, n in given.items() if n is not None}),
+        "counts": counts,
         "traps": traps.but(**dict.fromkeys(arguments.without, False)),
         "size": arguments.size,
         "n_fibres": arguments.fibres,
@@ -116,7 +120,20 @@ def plan_of(arguments: argparse.Namespace) -> NightPlan:
     return NightPlan(**chosen)
 
 
-def _count(text: str) -> int:
+def _refuse_elsewhere(arguments: argparse.Namespace) -> None:
+    """Refuse options of ISOPLANE's files for another instrument, where they would do nothing."""
+    if arguments.instrument == "isoplane":
+        return
+    for option in ("layout", "names", "cube"):
+        if getattr(arguments, option):
+            raise SettingsError(
+                f"--{option} belongs to ISOPLANE's raw files; --instrument {arguments.instrument} "
+                "has no such choice"
+            )
+
+
+def count(text: str) -> int:
+    """Read a whole number that is not negative."""
     return _at_least(text, 0)
 
 
@@ -125,7 +142,10 @@ def _number(text: str) -> int:
 
 
 def _at_least(text: str, lowest: int) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if number < lowest:
         raise argparse.ArgumentTypeError(f"{text} is below {lowest}")
     return number

@@ -144,10 +144,11 @@ def open_dome(plan: NightPlan, seed: int) -> Dome:
     Raises
     ------
     ValueError
-        If the instrument has no such mode.
+        If the instrument has no such mode, or not these fibres.
     """
     rng = np.random.default_rng(seed)
     instrument = build_instrument(plan)
+    _refuse_fibres(plan, instrument)
     modes = [find_mode(instrument, name) for name in plan.modes or tuple(instrument.modes)[:1]]
     fibres = draw_fibres(plan, instrument.slit.fibres, rng)
     benches = {mode.name: draw_bench(instrument, mode, fibres, plan.traps, rng) for mode in modes}
@@ -172,6 +173,26 @@ def build_instrument(plan: NightPlan) -> Instrument:
         overscan = plan.layout == "1330x1340"
         chosen = isoplane(plan.n_fibres or 14, overscan=overscan, small=small, readout=plan.readout)
     return chosen if plan.mirrored is None else replace(chosen, mirrored=plan.mirrored)
+
+
+def _refuse_fibres(plan: NightPlan, instrument: Instrument) -> None:
+    """Refuse fibres beyond the chip, dead ones that do not exist, and a night without live ones."""
+    slit, rows = instrument.slit, instrument.detector.shape[0]
+    last = slit.first_row + slit.pitch * (slit.fibres - 1)
+    last += slit.gap * ((slit.fibres - 1) // slit.per_block)
+    if slit.first_row < slit.pitch or last > rows - slit.pitch:
+        raise ValueError(
+            f"{slit.fibres} fibres of {instrument.name} would reach from row {slit.first_row:.0f} "
+            f"to row {last:.0f} of a chip of {rows}: take fewer fibres"
+        )
+    wrong = sorted(set(plan.dead or ()) - set(range(1, slit.fibres + 1)))
+    if wrong:
+        raise ValueError(
+            f"there is no fibre {', '.join(map(str, wrong))} to be dead: FIBRE_IDs are 1 to "
+            f"{slit.fibres}"
+        )
+    if len(set(plan.dead or ())) == slit.fibres:
+        raise ValueError(f"all {slit.fibres} fibres would be dead: leave one alive")
 
 
 def find_mode(instrument: Instrument, name: str) -> Mode:

@@ -98,8 +98,14 @@ def draw_classes(n_fibres: int, rng: np.random.Generator, n_standard: int = 0) -
     n_standard = n_standard or (2 if n_fibres < 100 else 6)
     target_class = np.full(n_fibres, GALAXY)
     free = rng.permutation(n_fibres)
-    sky = np.unique(np.linspace(1, n_fibres - 2, n_sky).round().astype(int))
+    inner = np.linspace(1, n_fibres - 2, n_sky).round().astype(int)
+    sky = np.unique(np.clip(inner, 0, n_fibres - 1))
     free = free[~np.isin(free, sky)]
+    if free.size < n_standard + 3:
+        raise ValueError(
+            f"{n_fibres} fibres are too few for 3 on sky, {n_standard} on standard stars, and one "
+            f"star, one parked and one unallocated: take {n_standard + 6} or more"
+        )
     target_class[sky] = SKY
     target_class[free[:n_standard]] = STANDARD
     target_class[free[n_standard]] = UNALLOCATED
@@ -161,7 +167,8 @@ def _lost(plan: NightPlan, n_fibres: int) -> tuple[int, ...]:
         return ()
     if plan.instrument == "isoplane" and n_fibres == 16:
         return (4, 11)
-    return (4,) if n_fibres < 100 else (41, 42, 117)
+    usual = (4,) if n_fibres < 100 else (41, 42, 117)
+    return tuple(index for index in usual if index < n_fibres)
 
 
 def _draw_flux(target_class: IntArray, rng: np.random.Generator) -> FloatArray:

@@ -103,3 +103,10 @@ def test_file_in_place_of_the_folder_is_refused(kspec, tmp_path):
 
 def test_unknown_recipe_is_refused(kspec):
     assert kspec("demo", "--until", "mbais").code == 2
+
+
+def test_seed_that_is_no_number_from_0_is_refused(kspec, tmp_path):
+    result = kspec("demo", "-o", tmp_path / "demo", "--seed", "-1")
+    assert result.code == 2
+    assert "-1 is below 0" in result.err
+    assert not (tmp_path / "demo").exists()

@@ -21,12 +21,11 @@ def test_no_options_give_the_plan_of_the_simulator():
 
 def test_options_reach_the_plan():
     words = """
-        --instrument kspec --mode 600_430 --mode 150_620 --bias 7 --object 0 --size small
+        --mode 600_430 --mode 150_620 --bias 7 --object 0 --size small
         --fibres 9 --dead 2 3 --layout 1330x1340 --names old --separate-lamps --cube
         --tile 8 --without ghosts --without fringes
     """
     found = plan(*words.split())
-    assert found.instrument == "kspec"
     assert found.modes == ("600_430", "150_620")
     assert (found.counts.bias, found.counts.object) == (7, 0)
     assert found.counts.flat == NightPlan().counts.flat
@@ -35,6 +34,7 @@ def test_options_reach_the_plan():
     assert found.separate_lamps
     assert found.cube
     assert (found.traps.ghosts, found.traps.fringes, found.traps.noise) == (False, False, True)
+    assert plan("--instrument", "kspec", "--mode", "VIS").instrument == "kspec"
     assert not plan("--no-traps").traps.noise
 
 
@@ -71,6 +71,25 @@ def test_folder_with_files_is_left_alone_unless_asked(kspec, tmp_path):
         (["--instrument", "hubble"], "hubble"),
         (["--layout", "5x5"], "5x5"),
         (["--dead", "0"], "0 is below 1"),
+        (["--dead", "99"], "there is no fibre 99 to be dead: FIBRE_IDs are 1 to 14"),
+        (["--dead", *map(str, range(1, 15))], "all 14 fibres would be dead"),
+        (["--instrument", "kspec", "--fibres", "9", "--dead", "11"], "FIBRE_IDs are 1 to 9"),
+        (["--fibres", "1"], "1 fibres are too few"),
+        (["--fibres", "7"], "take 8 or more"),
+        (["--fibres", "100000"], "take fewer fibres"),
+        (["--fibres", "0"], "0 is below 1"),
+        (["--fibres", "2.5"], "'2.5' is no whole number"),
+        (["--seed", "-1"], "-1 is below 0"),
+        (["--seed", "x"], "'x' is no whole number"),
+        (["--tile", "-5"], "-5 is below 0"),
+        (["--mode", ""], "has no mode"),
+        (["--without", ""], "--without"),
+        (["--size", "huge"], "huge"),
+        (["--names", "odd"], "odd"),
+        (["--instrument", "kspec", "--layout", "1330x1340"], "belongs to ISOPLANE"),
+        (["--instrument", "kspec", "--names", "old"], "belongs to ISOPLANE"),
+        (["--instrument", "kspec", "--cube"], "belongs to ISOPLANE"),
+        ([f"--{name}=0" for name in ("bias", "dark", "flat", "arc", "object")], "nothing to"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_written(kspec, tmp_path, words, message):
