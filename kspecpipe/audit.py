@@ -274,21 +274,21 @@ def find_files(path: Path, given: Mapping[str, Path]) -> AuditedFiles:
     """
     product = io.read_product(path)
     if isinstance(product, Reduced):
-        reduced, extracted = product, _partner(path, product, "EXTRACTED", given)
+        reduced, extracted = product, find_partner(path, product, "EXTRACTED", given)
     elif isinstance(product, Extracted):
-        reduced, extracted = _partner(path, product, "REDUCED", given), product
+        reduced, extracted = find_partner(path, product, "REDUCED", given), product
     else:
         raise InputError(f"{path.name}: is {product.catg}; an audit takes REDUCED or EXTRACTED")
-    tramlines = _calibration(path, extracted.header, "TRAMLINE_MAP", given)
+    tramlines = find_calibration(path, extracted.header, "TRAMLINE_MAP", given)
     solution = None
     if _parameter(reduced.header, "wavelengths") == "solution":
-        solution = _calibration(path, reduced.header, "WAVE_SOLUTION", given)
+        solution = find_calibration(path, reduced.header, "WAVE_SOLUTION", given)
         if solution is None:
             raise InputError(f"{path.name}: its WAVE_SOLUTION is needed: --with WAVE_SOLUTION=PATH")
     return AuditedFiles(reduced, extracted, tramlines, solution)
 
 
-def _partner(path: Path, product: Any, catg: str, given: Mapping[str, Path]) -> Any:
+def find_partner(path: Path, product: Any, catg: str, given: Mapping[str, Path]) -> Any:
     """Find the other product of the exposure: same run and start, or one made of the other."""
     own = product.header
     places = (
@@ -308,7 +308,7 @@ def _partner(path: Path, product: Any, catg: str, given: Mapping[str, Path]) -> 
     )
 
 
-def _calibration(
+def find_calibration(
     path: Path, header: Mapping[str, Any], catg: str, given: Mapping[str, Path]
 ) -> Any | None:
     """Read a calibration that the header names, from the folder of the product or above it."""

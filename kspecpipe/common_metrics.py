@@ -135,7 +135,8 @@ def frame_counts(
 def _each(products: Any) -> Iterator[Product]:
     for name in products.specs:
         value = getattr(products, name)
-        yield from [] if value is None else value if isinstance(value, list) else [value]
+        several = value if isinstance(value, list) else [value]
+        yield from (product for product in several if product is not None)
 
 
 def _temperature(gathered: GatheredInputs) -> float | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kspecpipe import io
 from kspecpipe.audit import Audit, audit, find_files
 from kspecpipe.errors import ExitCode, InputError, ProductError, SettingsError
 from kspecpipe.signal import FloatArray
@@ -16,19 +17,21 @@ from kspecpipe.terminal import short_path
 #: Largest difference relative to RWSS, and limits of predicted over given variance.
 TOLERANCE = 1e-6
 RATIO = (0.97, 1.03)
-_PARTNERS = ("EXTRACTED", "REDUCED", "TRAMLINE_MAP", "WAVE_SOLUTION")
+_PARTNERS = ("EXTRACTED", "REDUCED", "TRAMLINE_MAP", "WAVE_SOLUTION", "RESPONSE")
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     del name
     parser.description = (
-        "Rebuild REDUCED from EXTRACTED and the factors stored in it, and compare the given "
-        "variance with that predicted from electrons, read noise and profile. Exit code 4 if a "
-        f"difference exceeds {TOLERANCE:g} of RWSS or the ratio of variances leaves "
-        f"{RATIO[0]} to {RATIO[1]}."
+        "Rebuild CALIBRATED from REDUCED and RESPONSE, or REDUCED from EXTRACTED and the factors "
+        "stored in it; of the latter compare the variance with that predicted from electrons, read "
+        f"noise and profile. Exit code 4 if a difference exceeds {TOLERANCE:g} or the ratio of "
+        f"variances leaves {RATIO[0]} to {RATIO[1]}."
     )
-    parser.add_argument("product", type=Path, metavar="PRODUCT", help="REDUCED or EXTRACTED")
+    parser.add_argument(
+        "product", type=Path, metavar="PRODUCT", help="REDUCED, EXTRACTED or CALIBRATED"
+    )
     parser.add_argument("--fibre", type=int, metavar="K", help="only the fibre with FIBRE_ID K")
     parser.add_argument("--plot", action="store_true", help="write the six panels of one fibre")
     parser.add_argument(
@@ -44,6 +47,8 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace, name: str) -> int:
     """Audit one product."""
     del name
+    if io.read_header(arguments.product).get("ESO PRO CATG") == "CALIBRATED":
+        return _audit_flux(arguments)
     found = audit(find_files(arguments.product, _partners(arguments.partners)))
     chosen = _chosen(found, arguments.fibre)
     sys.stdout.write("\n".join(_lines(found, chosen)) + "\n")
@@ -51,6 +56,24 @@ def run(arguments: argparse.Namespace, name: str) -> int:
         picture = _plot(found, arguments.product, chosen)
         sys.stdout.write(f"picture: {short_path(picture)}\n")
     return int(ExitCode.OK if _passes(found, chosen) else ExitCode.QC_FAILED)
+
+
+def _audit_flux(arguments: argparse.Namespace) -> int:
+    """Rebuild CALIBRATED."""
+    from kspecpipe.flux_audit import audit_flux
+
+    found = audit_flux(arguments.product, _partners(arguments.partners))
+    lines = [
+        found.names[0],
+        f"rebuilt from {found.names[1]} and {found.names[2]}",
+        "",
+        "largest relative difference (of PRIMARY and SKY: of its error, where that is larger)",
+        *(f"  {name:<10} {np.nanmax(size):.2g}" for name, size in found.differences.items()),
+        f"  unmatched samples: {found.unmatched}",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    exact = all(np.nanmax(size) <= TOLERANCE for size in found.differences.values())
+    return int(ExitCode.OK if exact and not found.unmatched else ExitCode.QC_FAILED)
 
 
 def _partners(words: list[str]) -> dict[str, Path]:

@@ -8,7 +8,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from kspecpipe import io, plots
-from kspecpipe.base_recipe import run_recipe
+from kspecpipe.base_recipe import find_recipe, run_recipe
+from kspecpipe.cli import main
 from kspecpipe.fibres import fibre_table
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.simulate.standards import StandardStar, write_catalogue
@@ -167,7 +168,10 @@ def test_stars_are_listed_with_their_vectors(healthy):
 
 
 def test_every_metric_is_within_its_limits(healthy):
-    assert set(flags(healthy).values()) <= {"ok", "na"}
+    own = {spec.label for spec in find_recipe("fluxcal").Metrics.specs.values()}
+    found = {name: flag for name, flag in flags(healthy).items() if name in own}
+    assert set(found) == own
+    assert set(found.values()) <= {"ok", "na"}, found
     assert flags(healthy)["ZERO POINT CHANGE"] == "na"
     assert flags(healthy)["GREY SCATTER"] == "ok"
 
@@ -449,3 +453,35 @@ def test_picture_of_spectra_without_standards_and_without_sky_is_drawn(healthy):
     found = product(healthy, "CALIBRATED")
     bare = found.replace(fibres=_with_types(found.fibres, "U"), sky=np.full_like(found.sky, np.nan))
     assert not any(axis.lines for axis in plots.draw(bare).axes)
+
+
+# -- its audit ---------------------------------------------------------------------------------
+
+
+def test_audit_rebuilds_the_spectra_from_reduced_and_response(healthy, files, capsys):
+    path = next(path for path, tag in healthy.products if tag == "CALIBRATED")
+    words = ["audit", str(path), "--with", f"REDUCED={files['REDUCED']}"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "rebuilt from a.fits and 20260129_150_620_response_tile_046_145308.fits" in said
+    assert "unmatched samples: 0" in said
+
+
+def test_audit_notices_a_spectrum_that_was_changed(healthy, files, place, capsys):
+    response = next(path for path, tag in healthy.products if tag == "RESPONSE")
+    path = place / "changed.fits"
+    with fits.open(next(p for p, tag in healthy.products if tag == "CALIBRATED")) as hdus:
+        hdus[0].data[1, 300] *= 1.001
+        hdus.writeto(path, checksum=True)
+    partners = [f"REDUCED={files['REDUCED']}", f"RESPONSE={response}"]
+    assert main(["audit", str(path), *(w for p in partners for w in ("--with", p))]) == 4
+    assert "PRIMARY    0.0" in capsys.readouterr().out
+
+
+def test_audit_asks_for_the_reduced_spectra(healthy, place, capsys):
+    path = place / "all" / "alone"
+    path.mkdir(parents=True)
+    product = next(path for path, tag in healthy.products if tag == "CALIBRATED")
+    (path / product.name).write_bytes(product.read_bytes())
+    assert main(["audit", str(path / product.name)]) == 3
+    assert "--with REDUCED=PATH" in capsys.readouterr().err
