@@ -180,16 +180,19 @@ def _best_split(mjd: FloatArray, values: FloatArray) -> int | None:
     n = values.size
     if n < 2 * _SHORTEST:
         return None
+    # Only the nights around count: further away there may be another step.
     splits = np.arange(_SHORTEST, n - _SHORTEST + 1)
-    sums = np.cumsum(values - values.mean())[splits - 1]
-    balance = np.sqrt(splits * (n - splits) / n)
-    contrast = np.abs(sums) * n / (splits * (n - splits)) * balance
-    split = int(splits[np.argmax(contrast)])
-    before, after = values[:split], values[split:]
-    rest = np.concatenate([before - np.median(before), after - np.median(after)])
+    first, last = np.maximum(splits - _SIDE, 0), np.minimum(splits + _SIDE, n)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    before = (sums[splits] - sums[first]) / (splits - first)
+    after = (sums[last] - sums[splits]) / (last - splits)
+    weight = np.sqrt((splits - first) * (last - splits) / (last - first))
+    split = int(splits[np.argmax(np.abs(after - before) * weight)])
+    left, right = values[max(0, split - _SIDE) : split], values[split : split + _SIDE]
+    rest = np.concatenate([left - np.median(left), right - np.median(right)])
     scatter = 1.4826 * float(np.median(np.abs(rest)))
-    jump = abs(float(np.median(after) - np.median(before)))
-    if jump <= _SMALLEST_STEP * 1.2533 * scatter * math.sqrt(1 / split + 1 / (n - split)):
+    jump = abs(float(np.median(right) - np.median(left)))
+    if jump <= _SMALLEST_STEP * 1.2533 * scatter * math.sqrt(1 / left.size + 1 / right.size):
         return None
     gap, error = _gap(mjd, values, split)
     return split if gap > max(_SMALLEST_STEP * error, 0.5 * jump) else None

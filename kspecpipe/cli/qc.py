@@ -12,6 +12,10 @@ from kspecpipe.store import STORE_NAME
 #: Action -> (module with `configure` and `run`, help).
 ACTIONS = {
     "table": ("kspecpipe.cli.qc_table", "metrics by night, mode, metric or flag"),
+    "trend": (
+        "kspecpipe.cli.qc_trend",
+        "a metric from night to night, its drift and future",
+    ),
     "report": ("kspecpipe.cli.qc_report", "pages of a night for the browser"),
     "certify": ("kspecpipe.cli.qc_verdict", "say that a product is good"),
     "reject": ("kspecpipe.cli.qc_verdict", "say that a product must not be used"),
