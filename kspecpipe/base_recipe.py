@@ -53,8 +53,6 @@ class BaseRecipe:
     by_readmode: ClassVar[bool] = False
     #: Whether a night is planned with it; not if another recipe does the same on the way.
     in_chain: ClassVar[bool] = True
-    #: Sets of tags of optional inputs of which one must be complete, or there is nothing to do.
-    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = ()
     #: Memory that a run takes for each pixel of a frame, beyond the interpreter [byte].
     bytes_per_pixel: ClassVar[float] = 250.0
 

@@ -316,6 +316,23 @@ def product_hdus(product: Product, header: HeaderCards, tables: Mapping[str, Tab
     return fits.HDUList(hdus)
 
 
+def frame_md5s(path: Path, instrument: Instrument) -> list[str]:
+    """Return the checksums by which products name the frames of a raw file.
+
+    Raises
+    ------
+    InputError
+        If it is no raw file of the instrument.
+    """
+    return [frame.info.md5 for frame in load_frames(open_raw(path), instrument)]
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Return the data of all HDUs by name, images as arrays, tables as records."""
+    with _quietly(path) as hdus:
+        return {hdu.name: np.array(hdu.data) for hdu in hdus if hdu.data is not None}
+
+
 def data_md5(path: Path) -> str:
     """Return the DATAMD5 of a product as its header gives it."""
     return str(read_header(path).get("DATAMD5", ""))

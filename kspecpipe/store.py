@@ -188,6 +188,16 @@ def record_runs(path: Path, records: Sequence[RunRecord]) -> None:
             _insert_run(connection, record, path.parent)
 
 
+def knows(path: Path, record: RunRecord) -> bool:
+    """Return whether all products of a run are in the store; raises as `verdicts`."""
+    if not path.exists():
+        return False
+    query = "SELECT COUNT(*) FROM products WHERE name = ? AND content_key = ?"
+    with reading(path) as connection:
+        pairs = [(product.name, product.content_key) for product in record.products]
+        return all(connection.execute(query, pair).fetchone()[0] for pair in pairs)
+
+
 def record_verdict(path: Path, verdict: Verdict) -> None:
     """Append a decision about a product; raises as `record_run`."""
     with writing(path) as connection:

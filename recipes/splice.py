@@ -40,6 +40,7 @@ class Splice(BaseRecipe):
     """
 
     name = "splice"
+    in_chain = False
 
     class Inputs(Declared):
         segments: list[Reduced | Calibrated | Coadded] = calibration(

@@ -1,0 +1,1 @@
+"""Whole nights: organise raw frames, associate calibrations, plan jobs and run them."""

@@ -1,0 +1,70 @@
+"""Plans of nights that are nowhere on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memory_nights import OUTPUT
+
+from kspecpipe.instrument import shipped_instruments
+from kspecpipe.night.chain import load_chain
+from kspecpipe.night.frames import Listing, NightFrame
+from kspecpipe.night.plan import Plan, Request, make_plan
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the memory of headers out of the user's home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+class InlinePool:
+    """Runs every order at once in this process: starting others takes longer than the work."""
+
+    memory = float("inf")
+
+    def __init__(self, workers: int) -> None:
+        self.capacity = workers
+
+    def submit(self, function: Callable[[Any], Any], order: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(order))
+        return future
+
+    def renew(self) -> None:
+        raise AssertionError("no worker can die here")
+
+    def lost(self) -> str:
+        return ""
+
+    def close(self, *, wait: bool) -> None:
+        self.capacity = int(wait) - 1
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `kspec reduce` work in this process."""
+    monkeypatch.setattr("kspecpipe.cli.reduce.LocalPool", InlinePool)
+
+
+@pytest.fixture(scope="session")
+def instruments() -> dict[str, Any]:
+    return {one.facts.name: one for one in shipped_instruments().values()}
+
+
+@pytest.fixture
+def planned(instruments: dict[str, Any]) -> Callable[..., Plan]:
+    """Return a function that plans frames which are nowhere on disk."""
+    chain = load_chain()
+
+    def plan(frames: Sequence[NightFrame], texts: Any = None, **request: Any) -> Plan:
+        texts = {"tile_046.assign.txt": (Path("/night/raw/tile_046.assign.txt"),)} | (texts or {})
+        listing = Listing(Path("/night/raw"), frames=tuple(frames), texts=texts)
+        options = {"chain": chain, "whole": chain, "instruments": instruments} | request
+        return make_plan(listing, Request(OUTPUT, **options))
+
+    return plan
