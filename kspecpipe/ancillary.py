@@ -7,10 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from astropy.table import Table
 
 from kspecpipe.errors import InputError, RecipeError
 from kspecpipe.instrument_schema import AssignmentFacts
+from kspecpipe.signal import FloatArray
 from kspecpipe.wavelength.linelist import LineList, parse_line_list
 
 if TYPE_CHECKING:
@@ -35,6 +37,39 @@ def read_line_list(path: Path) -> LineList:
         return parse_line_list(read_text(path))
     except ValueError as error:
         raise InputError(f"{path.name}: {error}") from None
+
+
+def read_transmission(path: Path) -> tuple[FloatArray, FloatArray]:
+    """Read the air's transmission at airmass 1: two columns, or ECSV with these two columns first.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        Air wavelength [Angstrom], rising, and transmission between 0 and 1.
+
+    Raises
+    ------
+    InputError
+        If there are no such numbers.
+    """
+    text = read_text(path)
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if text.startswith("# %ECSV"):
+        lines = lines[1:]
+    try:
+        rows = [[float(word) for word in line.split()[:2]] for line in lines]
+        wavelength, transmission = np.array(rows, dtype=float).reshape(-1, 2).T
+    except ValueError as error:
+        raise InputError(
+            f"{path.name}: {error}; expected wavelength [Angstrom] and transmission in two columns"
+        ) from None
+    if len(wavelength) < 2 or (np.diff(wavelength) <= 0).any():
+        raise InputError(
+            f"{path.name}: {len(wavelength)} wavelengths; at least 2 are expected, and rising"
+        )
+    if not ((transmission >= 0) & (transmission <= 1)).all():
+        raise InputError(f"{path.name}: a transmission lies outside 0 to 1")
+    return wavelength, transmission
 
 
 def static_text(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from kspecpipe.extraction.solve import (
     extract_fibres,
     model_image,
 )
+from kspecpipe.frame import FrameStack
 from kspecpipe.images import Background, ModelImage, Preprocessed
+from kspecpipe.preprocess import Masters, calibrate_frame
 from kspecpipe.signal import DQ, FloatArray, IntArray, Signal
 from kspecpipe.spectra import TramlineMap
 from kspecpipe.trace.layout import FibreLayout
@@ -115,6 +117,43 @@ def extract_exposure(
     return ExtractedExposure(
         extraction, shift, image, background, float(np.mean(hit)), (window, weights)
     )
+
+
+def extract_stack(
+    recipe: BaseRecipe, inputs: Any, stack: FrameStack, parameters: Any
+) -> list[ExtractedExposure]:
+    """Calibrate and extract each frame of a stack with the traces among a recipe's inputs.
+
+    Parameters
+    ----------
+    recipe : BaseRecipe
+        Knows the instrument, and keeps the images of its main stack for who wants them.
+    inputs : DetectorCalibrations
+        With ``traces``.
+    stack : FrameStack
+        Raw frames with fibre light.
+    parameters : Declared
+        ``search_cosmics``, ``reject_sigma`` and ``subtract_background``.
+    """
+    layout = recipe.setup.fibre_layout(stack.infos[0], stack.shape[1:])
+    masters = Masters.of(inputs, stack, layout.rows_without_light)
+    options = ExposureOptions(
+        ExtractionOptions(prnu=prnu_left(inputs, stack), reject_sigma=parameters.reject_sigma),
+        search_cosmics=parameters.search_cosmics,
+        subtract_background=parameters.subtract_background,
+    )
+    exposures = []
+    for number, frame in enumerate(stack):
+        image = calibrate_frame(frame, masters)
+        exposures.append(extract_exposure(image, inputs.traces, layout, options))
+        if stack is inputs.exposures:
+            keep_images(recipe, number, image, exposures[-1])
+    return exposures
+
+
+def prnu_left(inputs: Any, stack: FrameStack) -> float:
+    """Return the pixel-response scatter that is left in the images of a stack."""
+    return 0.0 if inputs.pixel_flat else float(stack.readout.prnu)
 
 
 def keep_images(

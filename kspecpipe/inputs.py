@@ -285,7 +285,8 @@ def _load_raw(
                 problems.leave_out(entry.label, tag)
             continue
         frames.setdefault(tag, []).extend(_tagged(frame, tag, entry) for frame in loaded)
-    return frames
+    # In the order of the declaration: calibrations are compared with the main frames.
+    return {tag: frames[tag] for tag in specs if tag in frames}
 
 
 def _tagged(frame: RawFrame, tag: str, entry: SofEntry) -> RawFrame:
@@ -318,10 +319,13 @@ def _check(
     problems: Problems,
 ) -> None:
     _check_copies(gathered.frames, problems)
+    main = next((gathered.raw.get(spec.tag, []) for spec in specs if spec.kind == "raw"), [])
     for spec in specs:
         if spec.kind == "raw":
-            _check_count(spec, len(gathered.raw.get(spec.tag, [])), problems)
-            _check_raw_match(gathered.raw.get(spec.tag, []), spec, problems)
+            own = gathered.raw.get(spec.tag, [])
+            _check_count(spec, len(own), problems)
+            # Flats with the lamp off, or of the sky, must suit the frames that they are for.
+            _check_raw_match(own if own == main else [*main[:1], *own], spec, problems)
         elif spec.kind == "calibration":
             _check_calibrations(spec, gathered, policy, problems)
         elif spec.required and spec.tag not in gathered.user:
@@ -493,6 +497,8 @@ def _user_file(path: Path, spec: InputSpec, instrument: Instrument) -> Any:
         return ancillary.parse_assignment(text, instrument.facts.assignment, path.name)
     if spec.tag == "ARC_LINES":
         return ancillary.read_line_list(path)
+    if spec.tag == "TELLURIC":
+        return ancillary.read_transmission(path)
     if spec.tag == "STD_CATALOG":
         return ancillary.read_catalogue(path)
     if spec.tag == "TEMPLATES":

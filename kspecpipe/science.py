@@ -13,13 +13,14 @@ from kspecpipe import fibres
 from kspecpipe.detector.calibrate import ReadOut
 from kspecpipe.exposure import ExtractedExposure
 from kspecpipe.signal import DQ, FloatArray, Signal
-from kspecpipe.sky.lamp import without_lamp
 from kspecpipe.sky.model import SkyOptions
 from kspecpipe.sky.rebin import Grid, rebin
 from kspecpipe.sky.subtract import SkySubtracted, subtract_sky
 from kspecpipe.sky.telluric import TelluricRegion, telluric_dq
-from kspecpipe.sky.throughput import flag_low_throughput
+from kspecpipe.sky.throughput import Throughput, flag_low_throughput
+from kspecpipe.sky.transmission import transmission_of_standards, transmission_of_table
 from kspecpipe.spectra import CORRELATION, Extracted, FibreFlat, Reduced
+from kspecpipe.transmission import difference_from_lines, flat_response, line_throughput
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,15 @@ class Calibration:
         Wavelength grid of the product.
     telluric : sequence of TelluricRegion
         Bands to flag.
+    transmission : (ndarray, ndarray) or None
+        Wavelength [Angstrom] and transmission of the air at airmass 1.
     """
 
     flat: FibreFlat | None
     fibres: Table
     grid: Grid
     telluric: Sequence[TelluricRegion] = ()
+    transmission: tuple[FloatArray, FloatArray] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class ReducedExposure:
         Robust width of the sky fibres' pulls after subtraction; None with fewer than two.
     snr : float
         Median signal-to-noise ratio of the program fibres.
+    lines : float or None
+        Robust scatter of the fibres' throughput over that of the exposure's sky lines.
     """
 
     extracted: Extracted
@@ -71,6 +77,7 @@ class ReducedExposure:
     dropped: tuple[int, ...]
     sky_residual: float | None
     snr: float
+    lines: float | None = None
 
 
 def reduce_exposure(
@@ -91,7 +98,8 @@ def reduce_exposure(
     calibration : Calibration
         Flat, fibres and grid.
     parameters : Declared
-        ``subtract_sky``, ``sky_contamination``, ``sky_components`` and ``min_throughput``.
+        ``subtract_sky``, ``sky_contamination``, ``sky_components``, ``min_throughput`` and
+        ``telluric``.
     """
     table, grid = calibration.fibres, calibration.grid
     live = fibres.live(table)
@@ -99,9 +107,12 @@ def reduce_exposure(
     lsf = np.where(live[:, None], lsf, np.nan)
     # What follows starts from the numbers that EXTRACTED stores: anyone can repeat it from them.
     spectra = fibres.without_dead(_as_stored(spectra), table)
-    spectra = flag_low_throughput(spectra, fibres.throughput(table), parameters.min_throughput)
+    flat = flat_response(calibration.flat, wavelength)
+    lines = line_throughput(spectra.divide(flat), wavelength, live)
+    table, difference = _with_throughput(table, lines)
+    spectra = _flag_low(spectra, table, parameters.min_throughput)
     spectra = _flag_telluric(spectra, wavelength, lsf, calibration.telluric)
-    response = _response(calibration.flat, table, wavelength)
+    response = _as_stored(flat).scale(fibres.divisor(table))
     even = spectra.divide(response)
     sky_fibres = fibres.of_type(table, "S")
     subtracted: SkySubtracted | None = None
@@ -119,6 +130,8 @@ def reduce_exposure(
         rwss = reduced = rebinned.signal
         correlation = rebinned.correlation
         sky = Signal.of(np.full(rwss.shape, np.nan), np.nan, DQ.NO_DATA)
+    reduced = _flag_low(reduced, table, parameters.min_throughput)
+    lsf_on_grid = _lsf_on_grid(lsf, wavelength, grid)
     products = (
         Extracted(
             spectra=spectra,
@@ -135,9 +148,10 @@ def reduce_exposure(
             rwss=rwss.value,
             sky=sky.value,
             sky_variance=sky.variance,
-            lsf=_lsf_on_grid(lsf, wavelength, grid),
+            lsf=lsf_on_grid,
             axis=grid_cards(grid),
             correlation=correlation_cards(correlation),
+            telluric=_transmission(reduced, lsf_on_grid, calibration, parameters.telluric),
             fibres=table,
         ),
     )
@@ -150,6 +164,7 @@ def reduce_exposure(
         dropped=tuple(int(number) for number in table["FIBRE_ID"][dropped]),
         sky_residual=_pull_width(reduced, sky_fibres & ~dropped) if used > 1 else None,
         snr=median_snr(reduced, table),
+        lines=difference,
     )
 
 
@@ -216,12 +231,37 @@ def _flag_telluric(
     return replace(spectra, dq=spectra.dq | bands)
 
 
-def _response(flat: FibreFlat | None, table: Table, wavelength: FloatArray) -> Signal:
-    """Return flat without lamp times throughput; 1 without a flat."""
-    if flat is None:
-        return Signal.of(np.ones(wavelength.shape))
-    own = without_lamp(flat.flat, flat.blaze.astype(float), wavelength)
-    return _as_stored(own).scale(fibres.divisor(table))
+def _with_throughput(table: Table, lines: Throughput | None) -> tuple[Table, float | None]:
+    """Return the table, and how it differs from the lines, which serve if nothing else is known."""
+    if np.isfinite(fibres.throughput(table)).any():
+        return table, difference_from_lines(table, lines)
+    filled = table.copy()
+    if lines is not None:
+        filled["THROUGHPUT"] = lines.value
+    return filled, None
+
+
+def _flag_low(spectra: Signal, table: Table, minimum: float) -> Signal:
+    """Flag fibres that pass too little light; when none is known, those that are dead."""
+    known = fibres.throughput(table)
+    if not np.isfinite(known).any():
+        known = np.where(fibres.live(table), 1.0, np.nan)
+    return flag_low_throughput(spectra, known, minimum)
+
+
+def _transmission(
+    reduced: Signal, lsf: FloatArray, calibration: Calibration, source: str
+) -> FloatArray | None:
+    """Return the transmission of the air (nfib, nw), which is not applied; None if not wanted."""
+    grid, table = calibration.grid.wavelength, calibration.fibres
+    if source == "table" and calibration.transmission is not None:
+        mass = np.asarray(table["AIRMASS"], dtype=float)
+        return transmission_of_table(calibration.transmission, grid, lsf, mass)
+    standards = fibres.of_type(table, "C")
+    if source == "standards" and standards.any():
+        found = transmission_of_standards(reduced, grid, standards, calibration.telluric)
+        return np.broadcast_to(found, reduced.shape)
+    return None
 
 
 def _lsf_on_grid(lsf: FloatArray, wavelength: FloatArray, grid: Grid) -> FloatArray:

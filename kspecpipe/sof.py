@@ -27,7 +27,7 @@ CALIBRATION_TAGS = (
     "COADDED",
     "SPLICED",
 )
-USER_TAGS = ("ASSIGN", "STD_CATALOG", "TEMPLATES", "ARC_LINES")
+USER_TAGS = ("ASSIGN", "STD_CATALOG", "TEMPLATES", "ARC_LINES", "TELLURIC")
 TAGS = RAW_TAGS + CALIBRATION_TAGS + USER_TAGS
 FITS_NAME = re.compile(r"\.(fits?|fts)(\.(gz|fz|bz2))?$", re.IGNORECASE)
 _TAG = re.compile(r"[A-Z][A-Z0-9_]*(:[\w+-]+)?")

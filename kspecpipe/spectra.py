@@ -193,8 +193,11 @@ class Reduced(Product):
     sky: FloatArray = image_hdu("SKY", unit="electron", doc="sky that was subtracted")
     sky_variance: FloatArray = image_hdu("SKYVAR", unit="electron2", doc="variance of the sky")
     lsf: FloatArray = image_hdu("LSF", unit="Angstrom", doc="FWHM of the line-spread function")
+    telluric: FloatArray | None = image_hdu(
+        "TELLURIC", unit="", optional=True, doc="transmission of the air; not applied"
+    )
     axis: dict[str, Any] = cards(
-        "PRIMARY,VARIANCE,DQ,RWSS,SKY,SKYVAR,LSF", *GRID_AXIS, doc="wavelength grid"
+        "PRIMARY,VARIANCE,DQ,RWSS,SKY,SKYVAR,LSF,TELLURIC", *GRID_AXIS, doc="wavelength grid"
     )
     correlation: dict[str, Any] = cards(
         "PRIMARY", *CORRELATION, doc="correlation of samples 1, 2, 3 pixels apart, median fibre"

@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 from astropy.table import Table
 
 from kspecpipe import fibres
 from kspecpipe.base_recipe import BaseRecipe
-from kspecpipe.declare import (
-    Declared,
-    calibration,
-    metric,
-    parameter,
-    product,
-    raw,
-    static,
-    user_file,
-)
-from kspecpipe.exposure import (
-    ExposureOptions,
-    ExtractedExposure,
-    extract_exposure,
-    keep_images,
-)
-from kspecpipe.extraction.solve import ExtractionOptions
+from kspecpipe.declare import Declared, calibration, parameter, product, raw, static, user_file
+from kspecpipe.errors import InputError
+from kspecpipe.exposure import extract_stack, prnu_left
 from kspecpipe.frame import FrameInfo, FrameStack
 from kspecpipe.gridding import GridSettings, choose_grid
 from kspecpipe.pointing import with_velocity
-from kspecpipe.preprocess import DetectorCalibrations, Masters, calibrate_frame
+from kspecpipe.preprocess import DetectorCalibrations
 from kspecpipe.science import Calibration, ReducedExposure, pixel_noise, reduce_exposure
-from kspecpipe.signal import BoolArray, Signal
+from kspecpipe.science_metrics import ScienceMetrics, science_metrics
+from kspecpipe.signal import FloatArray
 from kspecpipe.sky.telluric import TelluricRegion
 from kspecpipe.spectra import Extracted, FibreFlat, Reduced, TramlineMap, WaveSolution
+from kspecpipe.transmission import TrustedThroughput, trusted_throughput
 from kspecpipe.wavelength.linelist import LineList
-from kspecpipe.wavelength.refine import refine_zero_point, shift_wavelengths
-
-
-@dataclass(frozen=True)
-class ZeroPoint:
-    """What the sky lines say of an exposure's wavelengths [pixel]; None: not measured.
-
-    Parameters
-    ----------
-    applied : (float, float)
-        Shift and slope that are applied.
-    error : float or None
-        Error of the shift.
-    slope : float or None
-        The slope, where the lines span enough of the chip to show one.
-    chi2 : float or None
-        Disagreement of the lines with the shifted solution, also where it is too large to shift.
-    """
-
-    applied: tuple[float, float] = (0.0, 0.0)
-    error: float | None = None
-    slope: float | None = None
-    chi2: float | None = None
+from kspecpipe.zero_point import ZeroPoint, measure_zero_point
 
 
 class Object(BaseRecipe):
@@ -66,8 +30,11 @@ class Object(BaseRecipe):
 
     Each exposure is calibrated, freed of cosmic rays, and extracted with the profile of the flat at
     traces moved by the shift that its own light shows. Spectra are divided by fibre flat and
-    throughput; the sky is modelled from the sky fibres on their native pixels and subtracted, from
-    the sky fibres themselves with a sky made without them. Nothing is resampled more than once.
+    throughput, which comes from twilight if there is a SKYFLAT, else from the lamp flat, else from
+    the sky lines. The sky is modelled from the sky fibres on their native pixels and subtracted,
+    from the sky fibres themselves with a sky made without them; sky fibres that see a star are left
+    out. Nothing is resampled more than once. The transmission of the air can be stored in TELLURIC
+    (to be divided out by who wants it), from the standards or from a table.
     """
 
     name = "object"
@@ -85,8 +52,17 @@ class Object(BaseRecipe):
         fibre_flat: FibreFlat | None = calibration(
             "FIBRE_FLAT", default=None, match=("shape", "mode"), doc="response of the fibres"
         )
+        sky_flats: FrameStack | None = raw(
+            "SKYFLAT",
+            at_least=0,
+            match=("shape", "mode"),
+            doc="twilight sky, the best measure of throughput",
+        )
         assignment: Table | None = user_file(
             "ASSIGN", default=None, doc="fibre assignment; without it no sky is subtracted"
+        )
+        transmission: tuple[FloatArray, FloatArray] | None = user_file(
+            "TELLURIC", default=None, doc="transmission of the air at airmass 1"
         )
         sky_lines: LineList = static("sky_lines", doc="night-sky emission lines")
         telluric: tuple[TelluricRegion, ...] = static(
@@ -119,6 +95,11 @@ class Object(BaseRecipe):
             0.2, at_least=0, at_most=1, doc="throughput below which samples are flagged"
         )
 
+        telluric: Literal["none", "standards", "table"] = parameter(
+            "none",
+            doc="store the air's transmission: from the C fibres, or from the table TELLURIC",
+        )
+
     class Products(Declared):
         extracted: list[Extracted] = product(
             "EXTRACTED", tech="MOS", per_exposure=True, doc="native pixels, before flat and sky"
@@ -127,191 +108,90 @@ class Object(BaseRecipe):
             "REDUCED", tech="MOS", per_exposure=True, doc="flat-fielded, sky-subtracted, one grid"
         )
 
-    class Metrics(Declared):
-        shift: list[float] = metric(
-            "TRACE SHIFT", unit="pixel", scope="exposure", doc="traces, exposure minus flat"
-        )
-        wave_shift: list[float | None] = metric(
-            "WAVE SHIFT",
-            unit="pixel",
-            scope="exposure",
-            doc="sky lines minus arc at the middle of the chip, applied",
-            needs="sky lines are strong enough",
-        )
-        wave_slope: list[float | None] = metric(
-            "WAVE SLOPE",
-            unit="pixel",
-            scope="exposure",
-            doc="further shift at the red end, applied",
-            needs="strong sky lines span the chip",
-        )
-        wave_error: list[float | None] = metric(
-            "WAVE SHIFT ERROR",
-            unit="pixel",
-            scope="exposure",
-            doc="error of the shift",
-            needs="sky lines are strong enough",
-        )
-        wave_chi2: list[float | None] = metric(
-            "SKY LINE CHI2",
-            scope="exposure",
-            doc="disagreement of the sky lines with the shifted arc solution; 1: within errors",
-            needs="at least three sky lines are strong enough",
-        )
-        cosmics: list[float] = metric(
-            "COSMIC FRACTION", scope="exposure", doc="pixels of the fibre block hit by cosmic rays"
-        )
-        chi2: list[float] = metric(
-            "PROFILE CHI2", scope="exposure", doc="median reduced chi-squared of the profile fit"
-        )
-        usable: list[float] = metric(
-            "USABLE FRACTION", scope="exposure", doc="samples of live fibres that carry a value"
-        )
-        sky_fibres: list[int] = metric(
-            "SKY FIBRES", scope="exposure", doc="sky fibres that the sky was made of"
-        )
-        sky_dropped: list[int | None] = metric(
-            "SKY FIBRES DROPPED",
-            scope="exposure",
-            doc="sky fibres that see more than sky, or less",
-            needs="there are sky fibres",
-        )
-        sky_residual: list[float | None] = metric(
-            "SKY RESIDUAL",
-            scope="exposure",
-            doc="robust width of the sky fibres' pulls after subtraction",
-            needs="at least two sky fibres",
-        )
-        snr: list[float] = metric(
-            "MEDIAN SNR", scope="exposure", doc="median signal-to-noise of the program fibres"
-        )
+    class Metrics(ScienceMetrics):
+        pass
 
     def run(self, inputs: Any, parameters: Any) -> tuple[Products, Metrics]:
         """Extract each exposure, flat-field it, and subtract its sky."""
-        table = fibres.assign(inputs.traces.fibres, inputs.assignment)
-        if inputs.assignment is None:
-            self.log.warning("no ASSIGN: all fibres are taken as program fibres, no sky subtracted")
-        if inputs.fibre_flat is None:
-            self.log.warning("no FIBRE_FLAT: fibres keep their colour, fringes and throughput")
-        else:
-            table["THROUGHPUT"] = inputs.fibre_flat.fibres["THROUGHPUT"]
+        trusted = self._throughput(inputs, parameters)
+        table, solution = trusted.fibres, inputs.solution
         live = fibres.live(table)
-        if inputs.assignment is not None and not fibres.of_type(table, "S").any():
-            self.log.warning("no live sky fibre: no sky is subtracted, SKY is empty")
-        grid = choose_grid(parameters.grid, inputs.solution.wavelength.value[live])
-        calibration = Calibration(inputs.fibre_flat, table, grid, inputs.telluric)
-        extracted = self._extract(inputs, parameters)
-        zero_points = [
-            self._zero_point(exposure.extraction.spectra, inputs, live, parameters)
-            for exposure in extracted
+        grid = choose_grid(parameters.grid, solution.wavelength.value[live])
+
+        exposures = extract_stack(self, inputs, inputs.exposures, parameters)
+        zero_points, reduced = [], []
+        for exposure, frame in zip(exposures, inputs.exposures, strict=True):
+            spectra = exposure.extraction.spectra
+            zero = ZeroPoint()
+            if parameters.refine_wavelengths:
+                zero = measure_zero_point(spectra, solution, inputs.sky_lines, live)
+            pointed = with_velocity(table, self.setup.facts.site, frame.info.mid_mjd)
+            shared = Calibration(
+                inputs.fibre_flat, pointed, grid, inputs.telluric, inputs.transmission
+            )
+            result = reduce_exposure(
+                spectra, zero.apply(solution), solution.lsf, shared, parameters
+            )
+            self._report(frame.info, exposure.shift.shift, zero, result)
+            zero_points.append(zero)
+            reduced.append(result)
+
+        # What an audit needs to predict the variance stands beside the spectra.
+        noise = {"PRNU": prnu_left(inputs, inputs.exposures)}
+        noises = [
+            pixel_noise(frame.readout, exposure)
+            for frame, exposure in zip(inputs.exposures, exposures, strict=True)
         ]
-        reduced = [
-            reduce_exposure(
-                exposure.extraction.spectra,
-                shift_wavelengths(inputs.solution.wavelength.value, *zero.applied),
-                inputs.solution.lsf,
-                replace(calibration, fibres=self._pointing(table, info)),
-                parameters,
-            )
-            for exposure, zero, info in zip(
-                extracted, zero_points, inputs.exposures.infos, strict=True
-            )
-        ]
-        for i, frame in enumerate(inputs.exposures):
-            self.log.info(
-                "%s: traces moved %.3f, wavelengths %.3f pixel, %d sky fibres, S/N %.1f",
-                frame.info.name,
-                extracted[i].shift.shift,
-                zero_points[i].applied[0],
-                reduced[i].sky_fibres,
-                reduced[i].snr,
-            )
-            if reduced[i].dropped:
-                self.log.warning(
-                    "%s: the sky fibres %s do not see the sky of the others and are left out",
-                    frame.info.name,
-                    ", ".join(map(str, reduced[i].dropped)),
-                )
-        noise = zip(reduced, inputs.exposures, extracted, strict=True)
         products = self.Products(
             extracted=[
-                result.extracted.replace(
-                    **pixel_noise(frame.readout, exposure), noise={"PRNU": _prnu(inputs)}
-                )
-                for result, frame, exposure in noise
+                result.extracted.replace(**own, noise=noise)
+                for result, own in zip(reduced, noises, strict=True)
             ],
             reduced=[result.reduced for result in reduced],
         )
-        return products, self._metrics(extracted, zero_points, reduced)
+        return products, self.Metrics(**science_metrics(exposures, zero_points, reduced, trusted))
 
-    def _pointing(self, table: Table, info: FrameInfo) -> Table:
-        site = self.setup.facts.site
-        if site is None:
+    def _throughput(self, inputs: Any, parameters: Any) -> TrustedThroughput:
+        """Take the throughput of the best source, and say what is missing."""
+        if parameters.telluric == "table" and inputs.transmission is None:
+            raise InputError("telluric is 'table', but there is no TELLURIC file among the inputs")
+        table = fibres.assign(inputs.traces.fibres, inputs.assignment)
+        if inputs.assignment is None:
+            self.log.warning("no ASSIGN: all fibres are taken as program fibres, no sky subtracted")
+        elif not fibres.of_type(table, "S").any():
+            self.log.warning("no live sky fibre: no sky is subtracted, SKY is empty")
+        if inputs.fibre_flat is None:
+            self.log.warning("no FIBRE_FLAT: fibres keep their colour and fringes")
+        if self.setup.facts.site is None:
             self.log.warning("the instrument has no site: no airmass, no barycentric velocity")
-        return with_velocity(table, site, info.mid_mjd)
+        if parameters.telluric == "standards" and not fibres.of_type(table, "C").any():
+            self.log.warning("no live standard: the transmission of the air is not measured")
+        twilight = []
+        if inputs.sky_flats is not None:
+            flats = extract_stack(self, inputs, inputs.sky_flats, parameters)
+            twilight = [flat.extraction.spectra for flat in flats]
+        wavelength = inputs.solution.wavelength.value
+        trusted = trusted_throughput(table, inputs.fibre_flat, twilight, wavelength)
+        self.log.info("throughput of the fibres from %s", trusted.source)
+        return trusted
 
-    def _extract(self, inputs: Any, parameters: Any) -> list[ExtractedExposure]:
-        stack = inputs.exposures
-        layout = self.setup.fibre_layout(stack.infos[0], stack.shape[1:])
-        masters = Masters.of(inputs, stack, layout.rows_without_light)
-        options = ExposureOptions(
-            ExtractionOptions(
-                prnu=_prnu(inputs),
-                reject_sigma=parameters.reject_sigma,
-            ),
-            search_cosmics=parameters.search_cosmics,
-            subtract_background=parameters.subtract_background,
+    def _report(
+        self, info: FrameInfo, shift: float, zero: ZeroPoint, result: ReducedExposure
+    ) -> None:
+        """Tell what happened to an exposure."""
+        self.log.info(
+            "%s: traces moved %.3f, wavelengths %.3f pixel, %d sky fibres, S/N %.1f",
+            info.name,
+            shift,
+            zero.applied[0],
+            result.sky_fibres,
+            result.snr,
         )
-        exposures = []
-        for number, frame in enumerate(stack):
-            image = calibrate_frame(frame, masters)
-            exposures.append(extract_exposure(image, inputs.traces, layout, options))
-            keep_images(self, number, image, exposures[-1])
-        return exposures
-
-    def _zero_point(
-        self, spectra: Signal, inputs: Any, live: BoolArray, parameters: Any
-    ) -> ZeroPoint:
-        """Measure how far the sky lines lie from where the arc puts them."""
-        if not parameters.refine_wavelengths:
-            return ZeroPoint()
-        solution = inputs.solution
-        found = refine_zero_point(
-            spectra, solution.wavelength.value, solution.line_shape, inputs.sky_lines, live
-        )
-        chi2 = found.chi2 if np.isfinite(found.chi2) else None
-        if not np.isfinite(found.shift):
+        if zero.unknown:
+            self.log.warning("%s: %s, to measure the wavelength zero point", info.name, zero.reason)
+        if result.dropped:
             self.log.warning(
-                "the sky lines are too weak, or disagree too much (chi-squared %s), to measure the "
-                "wavelength zero point",
-                "unknown" if chi2 is None else f"{chi2:.1f}",
+                "%s: the sky fibres %s do not see the sky of the others and are left out",
+                info.name,
+                ", ".join(map(str, result.dropped)),
             )
-            return ZeroPoint(chi2=chi2)
-        slope = found.slope if np.isfinite(found.slope_error) else None
-        return ZeroPoint((found.shift, found.slope), found.shift_error, slope, chi2)
-
-    def _metrics(
-        self,
-        extracted: list[ExtractedExposure],
-        zero_points: list[ZeroPoint],
-        reduced: list[ReducedExposure],
-    ) -> Metrics:
-        return self.Metrics(
-            shift=[exposure.shift.shift for exposure in extracted],
-            wave_shift=[None if z.error is None else z.applied[0] for z in zero_points],
-            wave_slope=[z.slope for z in zero_points],
-            wave_error=[z.error for z in zero_points],
-            wave_chi2=[z.chi2 for z in zero_points],
-            cosmics=[exposure.cosmics for exposure in extracted],
-            chi2=[float(np.nanmedian(exposure.extraction.chi2)) for exposure in extracted],
-            usable=[result.usable for result in reduced],
-            sky_fibres=[result.sky_fibres for result in reduced],
-            sky_dropped=[len(result.dropped) if result.sky_fibres else None for result in reduced],
-            sky_residual=[result.sky_residual for result in reduced],
-            snr=[result.snr for result in reduced],
-        )
-
-
-def _prnu(inputs: Any) -> float:
-    """Return the pixel-response scatter that is left in the images."""
-    return 0.0 if inputs.pixel_flat else float(inputs.exposures.readout.prnu)
