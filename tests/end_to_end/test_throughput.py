@@ -86,7 +86,8 @@ def test_without_flat_and_twilight_the_sky_lines_tell(reduced: Any, tmp_path: Pa
     ratio = ratio_to_truth(reduced, outcome)
     # Some targets outshine the lines.
     assert np.isfinite(ratio).sum() >= 8
-    assert np.nanmax(np.abs(ratio - 1)) < 0.15
+    assert np.nanmedian(np.abs(ratio - 1)) < 0.03
+    assert np.nanmax(np.abs(ratio - 1)) < 0.3
     flags = {row.flag.name for row in outcome.qc if row.name.startswith("THROUGHPUT VS")}
     assert flags == {"NA"}
 
