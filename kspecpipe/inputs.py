@@ -324,8 +324,11 @@ def _check(
         if spec.kind == "raw":
             own = gathered.raw.get(spec.tag, [])
             _check_count(spec, len(own), problems)
-            # Flats with the lamp off, or of the sky, must suit the frames that they are for.
-            _check_raw_match(own if own == main else [*main[:1], *own], spec, problems)
+            _check_raw_match(own, spec, problems)
+            if main and own and own != main:
+                # Flats with the lamp off, or of the sky, must suit the frames that they are for.
+                common = tuple(name for name in spec.match if name in ("shape", "mode"))
+                _check_raw_match([main[0], own[0]], replace(spec, match=common), problems)
         elif spec.kind == "calibration":
             _check_calibrations(spec, gathered, policy, problems)
         elif spec.required and spec.tag not in gathered.user:
