@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from scipy import ndimage
 
 from kspecpipe.detector.cosmic import CosmicOptions, find_cosmics
+from kspecpipe.extraction.halo import measure_halo, subtract_scattered
 from kspecpipe.extraction.response import split_response
 from kspecpipe.extraction.solve import ExtractionOptions, extract_fibres, extract_sum
 from kspecpipe.signal import DQ, Signal
@@ -35,6 +36,7 @@ from kspecpipe.simulate.plan import LAMPS
 from kspecpipe.simulate.scene import expected_image
 from kspecpipe.trace.find import find_traces
 from kspecpipe.trace.layout import FibreLayout
+from kspecpipe.trace.model import Traces
 from kspecpipe.trace.profile import measure_profile
 from kspecpipe.trace.shift import measure_shift
 from kspecpipe.trace.table import sample_profile
@@ -68,7 +70,9 @@ class Scene:
         self.bench = next(iter(self.dome.benches.values()))
         self.optics = self.bench.optics
         rows = np.mean(self.optics.trace(Shift()), axis=1)
-        self.layout = FibreLayout(np.round(rows), 6.0)
+        free = (round(rows[-1]) + 42, round(rows[-1]) + 142)
+        scattered = self.plan.traps.scattered_light
+        self.layout = FibreLayout(np.round(rows), 6.0, (free,) if scattered else ())
         light = flat_light(self.bench, Shift(), 0.7)
         image = self.image(light)
         self.flat = self.expose(image, frames=FLAT_FRAMES, rays=False)
@@ -77,6 +81,7 @@ class Scene:
         self.profile, self.traces = measure_profile(self.flat, traces)
         self.trace_time = time.process_time() - start
         self.flat_light = light
+        self.halo = measure_halo(self.flat, self.traces) if scattered else None
 
     def image(self, electron: np.ndarray, shift: Shift | None = None) -> np.ndarray:
         """Return the expected image of spectra."""
@@ -93,6 +98,12 @@ class Scene:
         if rays:
             value = value + self.rays
         return Signal.of(value.astype(np.float32), np.float32(self.ron**2 / frames))
+
+    def cleaned(self, frame: Signal, traces: Traces | None = None) -> Signal:
+        """Subtract scattered light, if there is some."""
+        if self.halo is None:
+            return frame
+        return subtract_scattered(frame, traces or self.traces, self.layout, self.halo)[0]
 
     @cached_property
     def rays(self) -> np.ndarray:
@@ -291,53 +302,63 @@ def science_light(scene: Scene, kind: str, shift: Shift) -> np.ndarray:
     return object_light(scene.bench, shift, 2400.0, 1.2).electron
 
 
-def measure_cosmics(scene: Scene, kind: str) -> None:
+def measure_cosmics(scene: Scene, kind: str, number: int = 6) -> None:
     """Print cosmic rays that were found and samples of lines that were lost to them."""
     light = science_light(scene, kind, Shift())
     clean = scene.image(light)
+    counts = np.sum([count_cosmics(scene, light, clean, kind) for _ in range(number)], axis=0)
+    qualified, found, lines, lost, others, lost_others = counts.tolist()
+    print(
+        f"{kind}: {found / max(qualified, 1):.4f} of {qualified} events > 10 sigma found; lost "
+        f"{lost / lines:.1e} of {lines} line samples, {lost_others / others:.1e} of the others"
+    )
+
+
+def count_cosmics(scene: Scene, light: np.ndarray, clean: np.ndarray, kind: str) -> list[int]:
+    """Count events and those found, line samples and those lost, other samples and those lost."""
+    rate = scene.dome.instrument.detector.ray_rate
+    rays = cosmic_rays(clean.shape, 2400 * rate, scene.rng)
     saturated = clean > 90_000
-    frame = scene.expose(clean, rays=True).flag(saturated, DQ.SATURATED)
+    frame = scene.expose(clean)
+    frame = Signal(frame.value + rays.astype(np.float32), frame.variance, frame.dq)
+    frame = frame.flag(saturated, DQ.SATURATED)
     if kind == "object":
         low, high = int(scene.traces.y.min()) - 12, int(scene.traces.y.max()) + 13
-        hit = find_cosmics(
-            frame.value,
-            scene.ron,
-            good=frame.good,
-            rows=(low, high),
-            options=CosmicOptions(iterations=1),
-        )
+        once = CosmicOptions(iterations=1)
+        good = frame.good
+        hit = find_cosmics(frame.value, scene.ron, good=good, rows=(low, high), options=once)
         frame = frame.flag(hit, DQ.COSMIC)
-    options = ExtractionOptions(prnu=PRNU)
     window, weights = scene.profiles
-    extraction = extract_fibres(frame, window, weights, options=options)
+    options = ExtractionOptions(prnu=PRNU, reject_tolerance=0.05 if kind == "arc" else 0.02)
+    extraction = extract_fibres(scene.cleaned(frame), window, weights, options=options)
     rejected = extraction.cosmic | (frame.dq & np.uint16(DQ.COSMIC) > 0)
-    noise = np.sqrt(scene.ron**2 + clean)
     rows = window[:, None, :] + np.arange(weights.shape[1])[:, None]
     rows = np.clip(rows, 0, clean.shape[0] - 1)
     column = np.broadcast_to(np.arange(rows.shape[2]), rows.shape)
     under = np.zeros(clean.shape, dtype=bool)
     under[rows[weights > 0.02], column[weights > 0.02]] = True
-    strong = (scene.rays > 10 * noise) & under & ~saturated
-    events, number = ndimage.label(ndimage.binary_dilation(scene.rays > 0, np.ones((3, 3))))
-    qualified = np.unique(events[strong])
-    found = np.unique(events[strong & rejected])
-    struck = ndimage.binary_dilation(scene.rays > 1, np.ones((3, 3)))
+    strong = (rays > 10 * np.sqrt(scene.ron**2 + clean)) & under & ~saturated
+    events, _ = ndimage.label(rays > 0, np.ones((3, 3)))
+    struck = ndimage.binary_dilation(rays > 1, np.ones((3, 3)))
     lost = (rejected[rows, column] & (weights > 0.02)).any(axis=1)
-    lost &= ~(struck[rows, column] & (weights > 0.01)).any(axis=1)
+    free = ~(struck[rows, column] & (weights > 0.01)).any(axis=1)
+    free &= ~saturated[rows, column].any(axis=1) & scene.traces.live[:, None]
     line = light > 2 * ndimage.median_filter(light, (1, 51)) + 20
-    line &= ~(saturated[rows, column]).any(axis=1) & scene.traces.live[:, None]
-    print(
-        f"{kind}: {found.size / max(qualified.size, 1):.4f} of {qualified.size} events > 10 sigma "
-        f"found ({number} in all); lost {np.mean(lost[line]):.1e} of {line.sum()} line samples, "
-        f"{np.mean(lost[~line]):.1e} of the others"
-    )
+    return [
+        np.unique(events[strong]).size,
+        np.unique(events[strong & rejected]).size,
+        int(np.sum(line & free)),
+        int(np.sum(line & free & lost)),
+        int(np.sum(~line & free)),
+        int(np.sum(~line & free & lost)),
+    ]
 
 
 def measure_fringes(scene: Scene) -> None:
     """Print the fringes left in a flat-fielded continuum of S/N 200."""
     window, weights = scene.profiles
     options = ExtractionOptions(prnu=PRNU, frames=FLAT_FRAMES, reject_sigma=0.0)
-    flat = extract_fibres(scene.flat, window, weights, options=options).spectra
+    flat = extract_fibres(scene.cleaned(scene.flat), window, weights, options=options).spectra
     response = split_response(flat, scene.traces.live)
     passed = transmission(scene.optics, scene.bench.fibres)
     smooth = ndimage.uniform_filter1d(passed, 43, axis=1, mode="nearest")
@@ -347,6 +368,7 @@ def measure_fringes(scene: Scene) -> None:
         frame = scene.expose(scene.image(4e4 * passed, shift))
         moved = measure_shift(frame, scene.traces, scene.profile).apply(scene.traces.y)
         profiles = sample_profile(scene.profile, moved)
+        frame = scene.cleaned(frame, replace(scene.traces, y=moved))
         science = extract_fibres(
             frame, *profiles, options=ExtractionOptions(prnu=PRNU, reject_sigma=0.0)
         ).spectra

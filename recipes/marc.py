@@ -71,7 +71,7 @@ class MArc(BaseRecipe):
     class Parameters(Declared):
         subtract_background: bool = parameter(True, doc="subtract scattered light")
         reject_sigma: float = parameter(
-            0.0, unit="sigma", at_least=0, doc="cosmic-ray limit against the profile; 0: none"
+            5.5, unit="sigma", at_least=0, doc="cosmic-ray limit against the profile; 0: none"
         )
 
     class Products(Declared):
@@ -148,6 +148,7 @@ class MArc(BaseRecipe):
             ExtractionOptions(
                 prnu=0.0 if inputs.pixel_flat else inputs.arcs.readout.prnu,
                 reject_sigma=parameters.reject_sigma,
+                reject_tolerance=0.05,  # the image of a line is not quite that of a continuum
             ),
             search_cosmics=False,  # lines are as sharp as cosmic rays; the profile tells them apart
             subtract_background=parameters.subtract_background,

@@ -50,8 +50,11 @@ def model_error(
     for f, profile in enumerate(slabs.profile):
         model = np.maximum(flux[f], 0) * profile
         near = ndimage.maximum_filter1d(model, 5, axis=0)
-        bright = near > 10 * np.sqrt(noise[slabs.rows(f)] + near)
-        off = np.where(bright, np.abs(left[slabs.rows(f)]) / np.maximum(near, 1e-30), 0)
+        sigma = np.sqrt(noise[slabs.rows(f)] + near)
+        bright = near > 10 * sigma
+        # what noise alone may show is no error of the model
+        beyond = np.maximum(np.abs(left[slabs.rows(f)]) - 3 * sigma, 0)
+        off = np.where(bright, beyond / np.maximum(near, 1e-30), 0)
         share[f] = np.where(bright.any(axis=0), off.max(axis=0), np.nan)
     # lines move by some pixels from fibre to fibre
     wide = ndimage.maximum_filter1d(np.nan_to_num(share, nan=-1.0), 9, axis=1)
@@ -59,8 +62,10 @@ def model_error(
     number = max(len(slabs) // group, 1)
     for fibres in np.array_split(np.arange(len(slabs)), number):
         known = wide[fibres] >= 0
-        upper = _quantile_of_known(wide[fibres], known, 0.75)
-        error = np.where(known.sum(axis=0) >= 3, 1.5 * upper, least)
+        middle = _quantile_of_known(wide[fibres], known, 0.5)
+        # a ray in a dark column makes its own fibre bright, not those around it
+        enough = known.sum(axis=0) >= max(3, 0.4 * len(fibres))
+        error = np.where(enough, 0.7 * middle, least)
         rows = slice(slabs.first[fibres[0]], slabs.rows(int(fibres[-1])).stop)
         tolerance[rows] = np.maximum(tolerance[rows], np.clip(error, least, 1.0))
     return tolerance
@@ -83,7 +88,7 @@ def find_cosmic(
     flux: FloatArray,
     normal: FloatArray,
     limits: RejectionLimits,
-) -> tuple[IntArray, IntArray, FloatArray]:
+) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     """Find the worst pixel of each sample, if it is too bright for the profile.
 
     A cosmic ray raises the flux that it is compared with, so each pixel is compared with the flux
@@ -102,8 +107,8 @@ def find_cosmic(
     -------
     row, column : ndarray of int
         The pixels.
-    excess : ndarray
-        Their excess over the fit [electron].
+    excess, least : ndarray
+        Their excess over the fit, and how much of it the limit asks for [electron].
     """
     value, noise, good, slabs = view
     model = np.zeros_like(value)
@@ -122,10 +127,14 @@ def find_cosmic(
         column = np.flatnonzero(top > limits.sigma)
         hit[rows.start + worst[column], column] = True
     row, column = np.nonzero(hit)
-    return row, column, residual[row, column]
+    # The pixel itself has raised its flux, so that less of its excess is left than it has.
+    least = 0.5 * limits.sigma * np.sqrt(variance[row, column])
+    return row, column, residual[row, column], least
 
 
-def is_standing(left: FloatArray, row: IntArray, column: IntArray, excess: FloatArray) -> BoolArray:
+def is_standing(
+    left: FloatArray, row: IntArray, column: IntArray, excess: FloatArray, least: FloatArray
+) -> BoolArray:
     """Tell light that goes on along the dispersion (ghosts, stray light) from cosmic rays.
 
     Parameters
@@ -134,15 +143,19 @@ def is_standing(left: FloatArray, row: IntArray, column: IntArray, excess: Float
         Image without the fibres' light.
     row, column, excess : ndarray
         Suspected pixels and their excess.
+    least : ndarray
+        Excess that each pixel must have over its surroundings [electron].
 
     Returns
     -------
     ndarray of bool
-        True where half of the excess is there also 3 to 8 columns to both sides.
+        True where half of the excess is there also 3 to 12 columns to both sides (further than
+        most tracks reach), or where the pixel does not stand out of what is there.
     """
-    distance = np.concatenate([np.arange(-8, -2), np.arange(3, 9)])
+    distance = np.concatenate([np.arange(-12, -2), np.arange(3, 13)])
     beside = np.clip(column[:, None] + distance, 0, left.shape[1] - 1)
-    standing: BoolArray = np.median(left[row[:, None], beside], axis=1) > 0.5 * excess
+    around = np.median(left[row[:, None], beside], axis=1)
+    standing: BoolArray = (around > 0.5 * excess) | (excess - around < least)
     return standing
 
 

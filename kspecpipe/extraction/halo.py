@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import lsq_linear
 
 from kspecpipe.extraction.background import BackgroundOptions, fit_background
-from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
+from kspecpipe.signal import DQ, UNUSABLE, BoolArray, FloatArray, IntArray, Signal
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.trace.model import Traces
 
@@ -156,7 +156,10 @@ def fibre_light_image(image: Signal, traces: Traces, reach: float = 1.5) -> Floa
     for offset in range(-half, half + 1):
         inside = (rows + offset >= 0) & (rows + offset < image.shape[0])
         lit[(rows + offset)[inside], columns[inside]] = True
-    return np.where(lit & image.good, image.value, 0.0).astype(float)
+    # saturated light is scattered too: at least as much as was recorded
+    spoilt = np.uint16(UNUSABLE & ~DQ.SATURATED)
+    known = ((image.dq & spoilt) == 0) & np.isfinite(image.value)
+    return np.where(lit & known, image.value, 0.0).astype(float)
 
 
 def _block_means(image: FloatArray, edges: IntArray) -> FloatArray:

@@ -56,7 +56,7 @@ class ExtractionOptions:
     background: Literal["none", "local"] = "none"
     background_width: int = 129
     reject_sigma: float = 5.5
-    reject_tolerance: float = 0.05
+    reject_tolerance: float = 0.02
     reject_iterations: int = 8
     min_weight: float = 0.3
     core: float = 0.3
@@ -272,10 +272,10 @@ class _Solver:
             value, noise, good, slabs = self._view(columns)
             view = value, noise, good & ~spared[:, columns], slabs
             limits = RejectionLimits(self.options.reject_sigma, tolerance[:, columns])
-            row, at, excess = find_cosmic(view, here.flux, here.normal[0], limits)
+            row, at, excess, least = find_cosmic(view, here.flux, here.normal[0], limits)
             if row.size == 0:
                 break
-            standing = is_standing(left, row, columns[at], excess)
+            standing = is_standing(left, row, columns[at], excess, least)
             spared[row[standing], columns[at[standing]]] = True
             row, at = row[~standing], at[~standing]
             self.cosmic[row, columns[at]] = True
@@ -313,8 +313,8 @@ class _Solver:
         variance = self.noise[row, column] + electrons / self.options.frames
         variance += (tolerance[row, column] * electrons) ** 2
         excess = left[row, column]
-        grown = excess > 0.6 * self.options.reject_sigma * np.sqrt(variance)
-        grown &= ~is_standing(before, row, column, excess)
+        least = 0.6 * self.options.reject_sigma * np.sqrt(variance)
+        grown = (excess > least) & ~is_standing(before, row, column, excess, least)
         self.cosmic[row[grown], column[grown]] = True
         self.good[row[grown], column[grown]] = False
 

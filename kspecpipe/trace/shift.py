@@ -86,6 +86,8 @@ class ShiftOptions:
         No single sample counts as more precise than this [pixel].
     outlier : float
         Distance from the shift beyond which a significant sample is a cosmic ray [pixel].
+    systematic : float
+        Error that all samples share: traces and profile of a flat are no better [pixel].
     """
 
     max_shift: float = 4.0
@@ -95,6 +97,7 @@ class ShiftOptions:
     detection: float = 5.0
     floor: float = 0.05
     outlier: float = 0.3
+    systematic: float = 0.003
 
 
 def measure_shift(
@@ -146,9 +149,10 @@ def measure_shift(
         if not np.isfinite(line).all() or abs(line[0] - start) > 1.0:
             return TraceShift(np.nan, np.nan, np.nan, centre)
     half = max(float(middle[-1] - middle[0]) / 2, 1.0)
+    error = float(np.hypot(error, options.systematic))
     if error > options.max_error:
         return TraceShift(np.nan, np.nan, np.nan, centre)
-    return TraceShift(float(line[0]), float(line[1]) / half, float(error), centre)
+    return TraceShift(float(line[0]), float(line[1]) / half, error, centre)
 
 
 class _Scene:
