@@ -64,7 +64,7 @@ def model_error(
         known = wide[fibres] >= 0
         middle = _quantile_of_known(wide[fibres], known, 0.5)
         # a ray in a dark column makes its own fibre bright, not those around it
-        enough = known.sum(axis=0) >= max(3, 0.4 * len(fibres))
+        enough = known.sum(axis=0) >= max(min(3, len(fibres)), 0.4 * len(fibres))
         error = np.where(enough, 0.7 * middle, least)
         rows = slice(slabs.first[fibres[0]], slabs.rows(int(fibres[-1])).stop)
         tolerance[rows] = np.maximum(tolerance[rows], np.clip(error, least, 1.0))

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from kspecpipe.extraction.cosmic import model_error
+from kspecpipe.extraction.slabs import lay_slabs
 from kspecpipe.extraction.solve import ExtractionOptions, extract_fibres
 from kspecpipe.signal import Signal
 from kspecpipe.trace.profile import sample_profile
@@ -81,3 +83,50 @@ def test_rejection_can_be_switched_off(bench, sampled):
     off = extract_fibres(hot, *sampled, options=ExtractionOptions(reject_sigma=0))
     assert not off.cosmic.any()
     assert extract_fibres(hot, *sampled).cosmic[60, 200]
+
+
+def test_rays_among_the_lines_of_an_arc_are_found(bench, sampled):
+    seen = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        flux = lines(bench, rng, background=150.0)
+        clean = bench.image(flux)
+        frame = bench.expose(flux, rng)
+        column = np.arange(7, 395, 24)
+        fibre = rng.integers(0, bench.n_fibre, column.size)
+        row = np.round(bench.y[fibre, column]).astype(int)
+        value = frame.value.copy()
+        value[row, column] += 40 * np.sqrt(bench.ron**2 + clean[row, column])
+        found = extract_fibres(Signal(value, frame.variance, frame.dq), *sampled)
+        seen += found.cosmic[row, column].tolist()
+    assert np.mean(seen) > 0.8
+
+
+def test_long_tracks_along_the_dispersion_are_no_standing_light(bench, sampled):
+    rng = np.random.default_rng(5)
+    frame = bench.expose(np.full(bench.y.shape, 60.0), rng)
+    value = frame.value.copy()
+    row = int(round(bench.y[4, 200])) + 1
+    value[row, 195:206] += 700
+    found = extract_fibres(Signal(value, frame.variance, frame.dq), *sampled)
+    assert found.cosmic[row, 195:206].all()
+
+
+def test_smooth_light_beside_a_fibre_does_not_trigger_rejections(bench, sampled):
+    rng = np.random.default_rng(6)
+    glow = 40 * np.exp(-0.5 * ((np.arange(bench.n_x) - 200) / 40) ** 2)
+    frame = bench.expose(np.full(bench.y.shape, 80.0), rng)
+    noisy = rng.poisson(np.broadcast_to(glow, frame.shape)) + frame.value
+    found = extract_fibres(Signal(noisy, frame.variance, frame.dq), *sampled)
+    assert found.cosmic.sum() < 0.02 * found.spectra.value.size
+
+
+def test_noise_is_no_error_of_the_model(bench, sampled):
+    rng = np.random.default_rng(7)
+    flux = np.full((bench.n_fibre, bench.n_x), 600.0)
+    frame = bench.expose(flux, rng)
+    slabs = lay_slabs(*sampled, bench.n_row)
+    left = frame.value - bench.image(flux)
+    error = model_error(left, frame.variance, slabs, flux, 0.02)
+    assert np.median(error) == 0.02
+    assert error.mean() < 0.03
