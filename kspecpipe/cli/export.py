@@ -6,11 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from kspecpipe.errors import ExitCode, SettingsError
+from kspecpipe.errors import ExitCode
 from kspecpipe.formats.export import export
-from kspecpipe.formats.fibre_spectra import FibreSpectra, read_spectra
+from kspecpipe.formats.fibre_spectra import read_spectra
+from kspecpipe.formats.selection import choose
 from kspecpipe.terminal import short_path
 
 
@@ -39,26 +38,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace, name: str) -> int:
     """Export one product."""
     del name
-    spectra = _chosen(read_spectra(arguments.product), arguments)
+    spectra = choose(read_spectra(arguments.product), arguments.fibre, arguments.type)
     stem = arguments.product.stem
     folder = arguments.output or arguments.product.with_name(f"{stem}_export")
     files = export(spectra, folder, stem, arguments.format)
     count = len(files) - 1
     sys.stdout.write(f"{count} spectra in {short_path(folder)}, listed in {files[-1].name}\n")
     return int(ExitCode.OK)
-
-
-def _chosen(spectra: FibreSpectra, arguments: argparse.Namespace) -> FibreSpectra:
-    ids, types = (np.asarray(spectra.fibres[name]) for name in ("FIBRE_ID", "TYPE"))
-    keep = np.ones(len(spectra), bool)
-    if arguments.fibre:
-        unknown = sorted(set(arguments.fibre) - {int(i) for i in ids})
-        if unknown:
-            raise SettingsError(f"no fibre {unknown[0]}; there are {ids.min()} to {ids.max()}")
-        keep &= np.isin(ids, arguments.fibre)
-    if arguments.type:
-        keep &= np.isin(types.astype(str), list(arguments.type.upper()))
-    if not keep.any():
-        known = "".join(sorted(set(types.astype(str))))
-        raise SettingsError(f"no fibre is left; the types of this product are {known}")
-    return spectra[keep]
