@@ -27,7 +27,7 @@ project_copyright = f"2026, {author}"
 version = release = kspecpipe.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
-exclude_patterns = ["_build", "changes"]
+exclude_patterns = ["_build", "changes", "notebooks"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 html_theme = "furo"

@@ -292,7 +292,7 @@ def _paint_gridded(product: Gridded) -> Figure:
         ylim=(min(lo, -0.05 * hi), 1.1 * hi),
     )
     axes[2, 0].axhline(0, color="k", lw=0.5)
-    axes[2, 0].legend(title="fibre", loc="upper right", ncols=4)
+    axes[2, 0].legend(title="fibre", loc="upper left", ncols=4)
     return figure
 
 

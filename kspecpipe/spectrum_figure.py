@@ -136,7 +136,7 @@ def _set_heights(
         flux = flux[np.isfinite(flux)]
         if flux.size == 0:
             raise ValueError(f"{_label(one)} has no data between {limits[0]:g} and {limits[1]:g} A")
-        low, high = np.percentile(flux, [0.5, 99.8])
+        low, high = np.percentile(flux, [0.5, 99.95])
         tops.append((min(0.0, float(low)), float(high if high > low else low + 1)))
     if view.layout == "overlay":
         tops = [(min(low for low, _ in tops), max(high for _, high in tops))]

@@ -43,7 +43,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     single.add_argument(
         "--redshift", type=float, metavar="Z", help="mark lines of targets at this redshift"
     )
-    single.add_argument("--sky-lines", action="store_true", help="mark the night-sky lines")
+    single.add_argument(
+        "--sky-lines", action="store_true", default=None, help="mark the night-sky lines"
+    )
     single.add_argument("--range", type=float, nargs=2, metavar=("A", "B"), help="wavelengths [A]")
     single.add_argument("--smooth", type=int, metavar="N", help="average N samples in the picture")
 
@@ -78,7 +80,7 @@ def has_display() -> bool:
 
 
 def _draw(path: Path, arguments: argparse.Namespace) -> Figure:
-    if any(getattr(arguments, name) not in (None, False) for name in _SINGLE):
+    if any(getattr(arguments, name) is not None for name in _SINGLE):
         return _draw_single(path, arguments)
     product = io.read_product(path)
     figure = plots.draw(product)
@@ -108,7 +110,7 @@ def _draw_single(path: Path, arguments: argparse.Namespace) -> Figure:
     view = SpectraView(
         layout=arguments.layout or "stack",
         redshift=arguments.redshift,
-        sky_lines=arguments.sky_lines,
+        sky_lines=bool(arguments.sky_lines),
         limits=(start, stop) if arguments.range else None,
         smooth=arguments.smooth or 1,
     )

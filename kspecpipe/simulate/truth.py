@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from kspecpipe.simulate.arrays import BoolArray, FloatArray
+from kspecpipe.simulate.arrays import BoolArray, FloatArray, IntArray
 from kspecpipe.simulate.bench import Bench
 from kspecpipe.simulate.exposure import Dome, Exposure, FrameTruth
-from kspecpipe.simulate.fibres import transmission
+from kspecpipe.simulate.fibres import GALAXY, transmission
 from kspecpipe.simulate.light import efficiency, target_flux
 from kspecpipe.simulate.sources import sky_continuum
 
@@ -54,6 +54,7 @@ def write_fibre_truth(path: Path, bench: Bench) -> None:
         fits.Column("STATUS", "4A", array=fibres.status),
         fits.Column("CLASS", "J", array=fibres.target_class),
         fits.Column("THROUGHPUT", "D", array=fibres.relative_throughput()),
+        fits.Column("REDSHIFT", "D", array=_of_galaxies(fibres.target_class, fibres.redshift)),
     ]
     x = np.arange(optics.n_columns, dtype=float)
     mix = optics.mix(x)
@@ -107,3 +108,8 @@ def _image(name: str, data: FloatArray, unit: str) -> fits.ImageHDU:
 def _mask(name: str, mask: BoolArray) -> fits.ImageHDU:
     plane = mask[0] if mask.shape[0] == 1 else mask
     return fits.ImageHDU(plane.astype(np.uint8), name=name)
+
+
+def _of_galaxies(target_class: IntArray, redshift: FloatArray) -> FloatArray:
+    """Return the redshifts of galaxies; NaN for everything else."""
+    return np.where(target_class == GALAXY, redshift, np.nan)

@@ -6,7 +6,7 @@ import pytest
 
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli import demo
-from kspecpipe.cli.demo import STEPS, tags_of
+from kspecpipe.cli.demo import MODES, Step, steps, tags_of
 from kspecpipe.errors import ExitCode, SettingsError
 from kspecpipe.outcome import Outcome
 from kspecpipe.simulate import FrameCounts
@@ -34,18 +34,36 @@ def test_biases_and_darks_are_simulated_and_reduced(kspec, tmp_path, monkeypatch
     assert " MASTER_BIAS" in (folder / "raw" / "dark.sof").read_text()
 
 
-def test_every_step_takes_what_an_earlier_one_made():
-    made: set[str] = set()
-    for recipe in STEPS:
-        needed = {
-            spec.tag
-            for spec in find_recipe(recipe).Inputs.specs.values()
-            if spec.required and spec.kind == "calibration"
-        }
-        assert needed <= made
-        assert needed <= tags_of(recipe)
-        made |= {spec.catg for spec in find_recipe(recipe).Products.specs.values()}
-    assert "CALIBRATED" in made
+def test_every_step_takes_what_earlier_ones_made():
+    chain = steps(MODES)
+    fed: dict[str, set[str]] = {step.sof: set() for step in chain}
+    for step in chain:
+        specs = find_recipe(step.recipe).Inputs.specs.values()
+        for spec in specs:
+            if spec.required and spec.kind == "calibration":
+                assert set(spec.tags) & fed[step.sof], (step, spec.tags)
+        assert len({tag for tag in fed[step.sof] if tag in ("REDUCED", "CALIBRATED")}) <= 1
+        made = {spec.catg for spec in find_recipe(step.recipe).Products.specs.values()}
+        for name in step.feeds:
+            fed[name] |= made & tags_of(next(s.recipe for s in chain if s.sof == name))
+    assert fed["splice"] == {"COADDED"}
+    assert [step.recipe for step in chain].count("coadd") == len(MODES)
+
+
+def test_products_go_only_to_those_who_take_them(kspec, tmp_path, monkeypatch):
+    def reduce(recipe, *_):
+        made = [(tmp_path / f"{recipe}.fits", tag) for tag in ("MASTER_BIAS", "RESPONSE")]
+        return Outcome(recipe, ExitCode.OK, products=tuple(made))
+
+    pretend(monkeypatch, tmp_path, [])
+    monkeypatch.setattr(demo, "reduce", reduce)
+    monkeypatch.setattr(demo, "steps", lambda _: [Step("mbias", "a", ("b",)), Step("mdark", "b")])
+    (tmp_path / "raw").mkdir()
+    assert kspec("demo", "-o", tmp_path).code == 0
+    assert (tmp_path / "raw" / "b.sof").read_text().split() == [
+        str(tmp_path / "mbias.fits"),
+        "MASTER_BIAS",
+    ]
 
 
 def pretend(monkeypatch, tmp_path, codes):
@@ -53,17 +71,20 @@ def pretend(monkeypatch, tmp_path, codes):
 
     class Night:
         files: tuple[str, ...] = ()
-        sofs = {name: tmp_path / f"{name}.sof" for name in STEPS.values()}
 
     left = iter(codes)
 
-    def reduce(recipe, *_, **__):
+    def reduce(recipe, *_):
         code = next(left)
         made = code in (ExitCode.OK, ExitCode.QC_FAILED)
-        return Outcome(recipe, code, products=((tmp_path / "a.fits", "REDUCED"),) if made else ())
+        return Outcome(recipe, code, products=((tmp_path / "a.fits", "OTHER"),) if made else ())
 
     monkeypatch.setattr(demo, "simulate", lambda *_: Night())
     monkeypatch.setattr(demo, "reduce", reduce)
+    six = [
+        Step(recipe, recipe) for recipe in ("mbias", "mdark", "mflat", "marc", "object", "rebin")
+    ]
+    monkeypatch.setattr(demo, "steps", lambda _: six)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """`kspec show`: pictures of written products."""
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from kspecpipe import io
 from kspecpipe.cli import show
+from kspecpipe.combined_products import Coadded, unit_cards
+from kspecpipe.fibres import fibre_table
+from kspecpipe.signal import Signal
 
 PNG = b"\x89PNG"
 
@@ -63,3 +68,70 @@ def test_what_is_no_product_is_refused(kspec, camera):
 
 def test_one_name_for_several_pictures_is_refused(kspec):
     assert kspec("show", "a.fits", "b.fits", "-o", "c.png").code == 2
+
+
+@pytest.fixture
+def coadded(tmp_path):
+    """Return a product with spectra of three fibres."""
+    fibres = fibre_table([1, 2, 3], ["OK", "OK", "DEAD"])
+    flux = np.tile(100.0 + np.arange(200), (3, 1))
+    flux[2] = np.nan
+    product = Coadded(
+        spectra=Signal.of(flux, 25.0),
+        sky=flux,
+        lsf=flux,
+        exposure_map=flux,
+        axis={"CRPIX1": 1.0, "CRVAL1": 6000.0, "CDELT1": 4.0},
+        scales=fibres,
+        fibres=fibres,
+        **unit_cards("electron"),
+    )
+    path = tmp_path / "coadded.fits"
+    cards = {"ESO PRO CATG": ("COADDED", ""), "INSTRUME": ("TINY", "")}
+    io.write_products([(path, io.product_hdus(product, cards, {}))])
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--fibre", "1,2", "--layout", "grid"],
+        ["--type", "p", "--layout", "overlay"],
+        ["--redshift", "0.02", "--sky-lines", "--range", "6100", "6500", "--smooth", "3"],
+    ],
+)
+def test_single_spectra_are_drawn(kspec, coadded, words):
+    result = kspec("show", coadded, *words)
+    assert result.code == 0, result.err
+    assert coadded.with_suffix(".png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--fibre", "9"], "no fibre 9"),
+        (["--fibre", "one"], "argument --fibre"),
+        (["--fibre", "3"], "none of these fibres has data"),
+        (["--type", "S"], "types of this product are P"),
+        (["--range", "7000", "6000"], "the first must be the smaller"),
+        (["--range", "100", "200"], "no data between 100 and 200"),
+        (["--smooth", "0"], "must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(kspec, coadded, words, said):
+    result = kspec("show", coadded, *words)
+    assert result.code == 2
+    assert said in result.err
+    assert not coadded.with_suffix(".png").exists()
+
+
+def test_an_image_without_spectra_or_traces_is_refused(kspec, camera, coadded):
+    bias = camera.master_bias()
+    for path, words, said in (
+        (bias, ["--fibre", "1"], "spectra are in EXTRACTED"),
+        (bias, ["--traces", coadded], "--traces takes a TRAMLINE_MAP"),
+    ):
+        result = kspec("show", path, *words)
+        assert result.code == 3
+        assert said in result.err
