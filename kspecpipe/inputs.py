@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kspecpipe import ancillary, io
+from kspecpipe.assignment import wrong_assignment
 from kspecpipe.declare import Declared, InputSpec
 from kspecpipe.errors import CalibrationMissingError, InputError, SettingsError
 from kspecpipe.frame import FrameInfo, FrameStack, RawFrame
@@ -319,6 +320,12 @@ def _check(
     problems: Problems,
 ) -> None:
     _check_copies(gathered.frames, problems)
+    if "ASSIGN" in gathered.user:
+        pattern = gathered.instrument.facts.assignment.file
+        infos = [frame.info for frame in gathered.raw.get("OBJECT", [])]
+        wrong = wrong_assignment(gathered.user["ASSIGN"].name, pattern, infos)
+        if wrong:
+            problems.add(wrong)
     main = next((gathered.raw.get(spec.tag, []) for spec in specs if spec.kind == "raw"), [])
     for spec in specs:
         if spec.kind == "raw":

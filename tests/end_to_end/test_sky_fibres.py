@@ -153,3 +153,28 @@ def test_components_are_for_many_sky_fibres_and_change_nothing_with_few(
         skies.append(product(outcome, "REDUCED")["SKY"].data)
     known = np.isfinite(skies[0]) & np.isfinite(skies[1])
     assert (skies[0] != skies[1])[known].mean() > 0.5
+
+
+def run_with_assignment(reduced: Any, folder: Path, name: str, text: str) -> Any:
+    path = folder / name
+    path.write_text(text)
+    sof = (reduced.night.folder / "object_all.sof").read_text().splitlines()
+    own = reduced.night.folder / f"object_{folder.name}.sof"
+    lines = [line for line in sof if not line.endswith(" ASSIGN")]
+    own.write_text("\n".join([*lines, f"{path} ASSIGN"]) + "\n")
+    options = {"instrument": str(reduced.night.instrument), "plots": "none"}
+    return run_recipe("object", own, log=False, output=folder / "out", **options)
+
+
+def test_assignments_of_another_tile_or_with_too_few_rows_are_refused(
+    reduced: Any, tmp_path: Path
+) -> None:
+    text = reduced.night.assignment.read_text()
+    other = run_with_assignment(reduced, tmp_path, "tile_047.assign.txt", text)
+    assert other.exit_code == 3
+    assert "is the assignment of tile_047, but tile_046" in "\n".join(other.errors)
+    few = "\n".join(text.splitlines()[:9]) + "\n"
+    short = run_with_assignment(reduced, tmp_path, "tile_046.assign.txt", few)
+    assert short.exit_code == 3
+    assert "names 9 fibres, but not [10, 11, 12, 13, 14] of the 14" in "\n".join(short.errors)
+    assert not list(tmp_path.glob("out/*.fits"))
