@@ -167,6 +167,15 @@ class HealthyNight:
 
     def flags(self, recipe: str, edit: Edit, **options: Any) -> dict[str, Flag]:
         """Spoil the frames of a recipe and return the worst flag of each metric."""
+        return worst_flags(self.spoilt(recipe, edit, **options))
+
+    def value(self, recipe: str, metric: str, edit: Edit) -> float:
+        """Spoil the frames of a recipe and return the value of a metric that has only one."""
+        (row,) = (row for row in self.spoilt(recipe, edit).qc if row.name == metric)
+        return row.value
+
+    def spoilt(self, recipe: str, edit: Edit, **options: Any) -> Outcome:
+        """Run a recipe on frames into which a fault was planted."""
         frames = self.night.tagged(RAW[recipe])
         scene = Scene(np.stack([read(file.path) for file in frames]), trace_of(frames[0]), self)
         edit(scene)
@@ -180,7 +189,7 @@ class HealthyNight:
         more = options.pop("more", self.assignment(recipe))
         outcome = self.run(recipe, lines, more=more, save=False, **options)
         assert outcome.qc, outcome.errors
-        return worst_flags(outcome)
+        return outcome
 
     def check(
         self,
