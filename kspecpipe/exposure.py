@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kspecpipe.detector.calibrate import ReadOut
 from kspecpipe.detector.cosmic import CosmicOptions, find_cosmics
 from kspecpipe.extraction.background import has_background
 from kspecpipe.extraction.halo import subtract_scattered
 from kspecpipe.extraction.solve import (
-    Extraction,
     ExtractionOptions,
     extract_fibres,
     model_image,
 )
-from kspecpipe.frame import FrameStack
+from kspecpipe.frame import FrameStack, RawFrame
 from kspecpipe.images import Background, ModelImage, Preprocessed
 from kspecpipe.preprocess import Masters, calibrate_frame
 from kspecpipe.signal import DQ, FloatArray, IntArray, Signal
@@ -50,29 +51,45 @@ class ExposureOptions:
 
 @dataclass(frozen=True)
 class ExtractedExposure:
-    """Spectra of one exposure and what was measured on the way.
+    """Spectra of one exposure and what was measured on the way: nothing as large as an image.
 
     Parameters
     ----------
-    extraction : Extraction
-        Spectra, chi-squared, cosmic rays.
+    spectra : Signal, shape (nfib, nx)
+        Flux [electron].
+    chi2 : ndarray, shape (nfib, nx)
+        Reduced chi-squared of the pixels in each sample's window.
     shift : TraceShift
         Shift of the traces, frame minus flat; NaN when it could not be measured.
+    cosmics : float
+        Fraction of the pixels of the fibre block hit by cosmic rays.
+    noise : mapping of str to ndarray, each (nfib, nx)
+        What `pixel_noise` says of it.
+    """
+
+    spectra: Signal
+    chi2: FloatArray
+    shift: TraceShift
+    cosmics: float
+    noise: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExposureImages:
+    """What one exposure was extracted from; too large to keep that of every exposure.
+
+    Parameters
+    ----------
     image : Signal, shape (ny, nx)
         What was extracted: without background [electron].
     background : ndarray, shape (ny, nx)
         Scattered light [electron].
-    cosmics : float
-        Fraction of the pixels of the fibre block hit by cosmic rays.
     profiles : (ndarray, ndarray)
         First row of each window, shape (nfib, nx), and profiles, shape (nfib, nwin, nx).
     """
 
-    extraction: Extraction
-    shift: TraceShift
     image: Signal
     background: FloatArray
-    cosmics: float
     profiles: tuple[IntArray, FloatArray]
 
 
@@ -81,7 +98,7 @@ def extract_exposure(
     tramlines: TramlineMap,
     layout: FibreLayout,
     options: ExposureOptions,
-) -> ExtractedExposure:
+) -> tuple[ExtractedExposure, ExposureImages]:
     """Extract all fibres of one exposure with the traces and profile of a flat.
 
     Parameters
@@ -114,9 +131,8 @@ def extract_exposure(
     extraction = extract_fibres(image, window, weights, options=options.extraction)
     inside = slice(*rows)
     hit = (image.dq[inside] & np.uint16(DQ.COSMIC) > 0) | extraction.cosmic[inside]
-    return ExtractedExposure(
-        extraction, shift, image, background, float(np.mean(hit)), (window, weights)
-    )
+    exposure = ExtractedExposure(extraction.spectra, extraction.chi2, shift, float(np.mean(hit)))
+    return exposure, ExposureImages(image, background, (window, weights))
 
 
 def extract_stack(
@@ -142,13 +158,41 @@ def extract_stack(
         search_cosmics=parameters.search_cosmics,
         subtract_background=parameters.subtract_background,
     )
-    exposures = []
-    for number, frame in enumerate(stack):
+
+    def extract(number: int, frame: RawFrame) -> ExtractedExposure:
         image = calibrate_frame(frame, masters)
-        exposures.append(extract_exposure(image, inputs.traces, layout, options))
+        exposure, images = extract_exposure(image, inputs.traces, layout, options)
         if stack is inputs.exposures:
-            keep_images(recipe, number, image, exposures[-1])
-    return exposures
+            keep_images(recipe, number, image, exposure.spectra, images)
+        return replace(exposure, noise=pixel_noise(frame.readout, images))
+
+    # The images of one frame are gone before those of the next are made.
+    return [extract(number, frame) for number, frame in enumerate(stack)]
+
+
+def pixel_noise(readout: ReadOut, images: ExposureImages) -> dict[str, FloatArray]:
+    """Return what an audit needs to predict the variance of an extraction.
+
+    Returns
+    -------
+    dict
+        ``ron``: read noise [electron], and ``pixel_variance``: all variance of a pixel that is not
+        of the fibres' light [electron2]; both shape (nfib, nx), averaged over the profile squared.
+    """
+    window, weights = images.profiles
+    image, column = images.image, np.arange(images.image.shape[1])
+    good = image.good
+    ron2 = np.broadcast_to(np.asarray(readout.ron, dtype=float) ** 2, image.shape)
+    means = np.full((2, *window.shape), np.nan)
+    for f, profile in enumerate(weights):
+        row = window[f] + np.arange(len(profile))[:, None]
+        inside = np.clip(row, 0, image.shape[0] - 1)
+        share = np.where((row == inside) & good[inside, column], profile**2, 0.0)
+        total = share.sum(axis=0)
+        for mean, variance in zip(means, (ron2, image.variance), strict=True):
+            found = np.where(share > 0, variance[inside, column], 0.0)
+            np.divide((share * found).sum(axis=0), total, out=mean[f], where=total > 0)
+    return {"ron": np.sqrt(means[0]), "pixel_variance": means[1]}
 
 
 def prnu_left(inputs: Any, stack: FrameStack) -> float:
@@ -157,11 +201,11 @@ def prnu_left(inputs: Any, stack: FrameStack) -> float:
 
 
 def keep_images(
-    recipe: BaseRecipe, number: int, image: Signal, exposure: ExtractedExposure
+    recipe: BaseRecipe, number: int, image: Signal, spectra: Signal, images: ExposureImages
 ) -> None:
     """Keep the images of an exposure for a user who wants to see every step."""
     if recipe.options.save_intermediate:
         recipe.keep(Preprocessed(image=image), number)
-        recipe.keep(Background(image=exposure.background), number)
-        model = model_image(exposure.extraction.spectra, *exposure.profiles, image.shape[0])
+        recipe.keep(Background(image=images.background), number)
+        model = model_image(spectra, *images.profiles, image.shape[0])
         recipe.keep(ModelImage(image=model), number)

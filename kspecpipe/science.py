@@ -10,8 +10,6 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe import fibres
-from kspecpipe.detector.calibrate import ReadOut
-from kspecpipe.exposure import ExtractedExposure
 from kspecpipe.signal import DQ, FloatArray, Signal
 from kspecpipe.sky.model import SkyOptions
 from kspecpipe.sky.rebin import Grid, rebin
@@ -166,33 +164,6 @@ def reduce_exposure(
         snr=median_snr(reduced, table),
         lines=difference,
     )
-
-
-def pixel_noise(readout: ReadOut, exposure: ExtractedExposure) -> dict[str, FloatArray]:
-    """Return what an audit needs to predict the variance of an extraction.
-
-    Returns
-    -------
-    dict
-        ``ron``: read noise [electron], and ``pixel_variance``: all variance of a pixel that is not
-        of the fibres' light [electron2]; both shape (nfib, nx), averaged over the profile squared.
-    """
-    window, weights = exposure.profiles
-    image = exposure.image
-    row = window[:, None, :] + np.arange(weights.shape[1])[None, :, None]
-    inside = np.clip(row, 0, image.shape[0] - 1)
-    column = np.arange(image.shape[1])
-    share = np.where((row == inside) & image.good[inside, column], weights**2, 0.0)
-    total = share.sum(axis=1)
-    ron2 = np.broadcast_to(np.asarray(readout.ron, dtype=float) ** 2, image.shape)
-
-    def under(variance: FloatArray) -> FloatArray:
-        found = np.where(share > 0, variance[inside, column], 0.0)
-        mean = np.full(total.shape, np.nan)
-        np.divide((share * found).sum(axis=1), total, out=mean, where=total > 0)
-        return mean
-
-    return {"ron": np.sqrt(under(ron2)), "pixel_variance": under(image.variance)}
 
 
 def grid_cards(grid: Grid) -> dict[str, Any]:

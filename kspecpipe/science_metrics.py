@@ -101,7 +101,7 @@ def science_metrics(
         "wave_error": [z.error for z in zero_points],
         "wave_chi2": [z.chi2 for z in zero_points],
         "cosmics": [exposure.cosmics for exposure in extracted],
-        "chi2": [float(np.nanmedian(exposure.extraction.chi2)) for exposure in extracted],
+        "chi2": [float(np.nanmedian(exposure.chi2)) for exposure in extracted],
         "usable": [result.usable for result in reduced],
         "sky_fibres": [result.sky_fibres for result in reduced],
         "sky_dropped": [len(one.dropped) if one.sky_fibres else None for one in reduced],

@@ -109,7 +109,7 @@ class MArc(BaseRecipe):
         live = fibres.live(table)
         arcs = [
             ArcSpectra(
-                exposure.extraction.spectra,
+                exposure.spectra,
                 self.setup.species(frame.info.keywords.get("lamp")),
                 max(frame.info.exptime, 1e-3),
             )
@@ -155,8 +155,11 @@ class MArc(BaseRecipe):
         )
         exposures = []
         for frame in inputs.arcs:
-            image = calibrate_frame(frame, masters)
-            exposures.append(extract_exposure(image, inputs.traces, layout, options))
+            # no image outlives its turn
+            found = extract_exposure(
+                calibrate_frame(frame, masters), inputs.traces, layout, options
+            )[0]
+            exposures.append(found)
             self.log.info("%s: trace shift %.3f pixel", frame.info.name, exposures[-1].shift.shift)
         return exposures
 

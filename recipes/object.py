@@ -15,7 +15,7 @@ from kspecpipe.frame import FrameInfo, FrameStack
 from kspecpipe.gridding import GridSettings, choose_grid
 from kspecpipe.pointing import with_velocity
 from kspecpipe.preprocess import DetectorCalibrations
-from kspecpipe.science import Calibration, ReducedExposure, pixel_noise, reduce_exposure
+from kspecpipe.science import Calibration, ReducedExposure, reduce_exposure
 from kspecpipe.science_metrics import ScienceMetrics, science_metrics
 from kspecpipe.signal import FloatArray
 from kspecpipe.sky.telluric import TelluricRegion
@@ -121,7 +121,7 @@ class Object(BaseRecipe):
         exposures = extract_stack(self, inputs, inputs.exposures, parameters)
         zero_points, reduced = [], []
         for exposure, frame in zip(exposures, inputs.exposures, strict=True):
-            spectra = exposure.extraction.spectra
+            spectra = exposure.spectra
             zero = ZeroPoint()
             if parameters.refine_wavelengths:
                 zero = measure_zero_point(spectra, solution, inputs.sky_lines, live)
@@ -138,14 +138,10 @@ class Object(BaseRecipe):
 
         # What an audit needs to predict the variance stands beside the spectra.
         noise = {"PRNU": prnu_left(inputs, inputs.exposures)}
-        noises = [
-            pixel_noise(frame.readout, exposure)
-            for frame, exposure in zip(inputs.exposures, exposures, strict=True)
-        ]
         products = self.Products(
             extracted=[
-                result.extracted.replace(**own, noise=noise)
-                for result, own in zip(reduced, noises, strict=True)
+                result.extracted.replace(**exposure.noise, noise=noise)
+                for result, exposure in zip(reduced, exposures, strict=True)
             ],
             reduced=[result.reduced for result in reduced],
         )
@@ -169,7 +165,7 @@ class Object(BaseRecipe):
         twilight = []
         if inputs.sky_flats is not None:
             flats = extract_stack(self, inputs, inputs.sky_flats, parameters)
-            twilight = [flat.extraction.spectra for flat in flats]
+            twilight = [flat.spectra for flat in flats]
         wavelength = inputs.solution.wavelength.value
         trusted = trusted_throughput(table, inputs.fibre_flat, twilight, wavelength)
         self.log.info("throughput of the fibres from %s", trusted.source)
