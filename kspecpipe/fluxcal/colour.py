@@ -170,8 +170,41 @@ def fit_colours(
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class CorrectionBasis:
+    """What `colour_correction` needs of wavelengths, the same for all models.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (nw, nbin)
+        Covariance of a model's error there and in the library's coarse bins [mag2].
+    law, coarse_law : ndarray, shape (nw,) and (nbin,)
+        Extinction per E(B-V).
+    prior : ndarray, shape (nw,)
+        Variance before any magnitude is known [mag2].
+    """
+
+    kernel: FloatArray
+    law: FloatArray
+    coarse_law: FloatArray
+    prior: FloatArray
+
+    @classmethod
+    def of(
+        cls, grid: TemplateGrid, wavelength: FloatArray, options: ColourOptions
+    ) -> CorrectionBasis:
+        """Prepare for wavelengths [Angstrom]."""
+        law = reddening_law(wavelength)
+        return cls(
+            _kernel(wavelength, grid.sed_wavelength, options),
+            law,
+            reddening_law(grid.sed_wavelength),
+            _amplitude(wavelength, options) ** 2 + options.ebv**2 * law**2 + _GREY,
+        )
+
+
 def colour_correction(
-    fit: ColourFit, row: int, grid: TemplateGrid, wavelength: FloatArray, options: ColourOptions
+    fit: ColourFit, row: int, basis: CorrectionBasis, options: ColourOptions
 ) -> tuple[FloatArray, FloatArray]:
     """Magnitudes to add to a model of the fit, and their variance.
 
@@ -181,10 +214,8 @@ def colour_correction(
         From `fit_colours`.
     row : int
         Which of its models.
-    grid : TemplateGrid
-        The library.
-    wavelength : ndarray, shape (nw,)
-        Where [Angstrom].
+    basis : CorrectionBasis
+        Where.
     options : ColourOptions
         As for the fit.
 
@@ -194,13 +225,10 @@ def colour_correction(
         Brightness, reddening and smooth correction together [mag, mag2].
     """
     share, use = fit.share[row], fit.bands
-    law, coarse_law = reddening_law(wavelength), reddening_law(grid.sed_wavelength)
-    kernel = _kernel(wavelength, grid.sed_wavelength, options)
-    cross = kernel @ share[use].T + _GREY
-    cross += options.ebv**2 * law[:, None] * (share[use] @ coarse_law)
+    cross = basis.kernel @ share[use].T + _GREY
+    cross += options.ebv**2 * basis.law[:, None] * (share[use] @ basis.coarse_law)
     inverse = fit.inverse[row][np.ix_(use, use)]
-    prior = _amplitude(wavelength, options) ** 2 + options.ebv**2 * law**2 + _GREY
-    variance = prior - np.einsum("wb,bc,wc->w", cross, inverse, cross)
+    variance = basis.prior - np.sum((cross @ inverse) * cross, axis=1)
     mean = float(fit.linear[row][use].mean())
     return mean + cross @ fit.solution[row][use], np.clip(variance, 0, None)
 
@@ -209,7 +237,8 @@ def predicted_residual(
     fit: ColourFit, row: int, grid: TemplateGrid, options: ColourOptions
 ) -> FloatArray:
     """Observed minus corrected model magnitude of every used band, NaN elsewhere [mag]."""
-    curve = colour_correction(fit, row, grid, grid.sed_wavelength, options)[0]
+    basis = CorrectionBasis.of(grid, grid.sed_wavelength, options)
+    curve = colour_correction(fit, row, basis, options)[0]
     residual = fit.linear[row] - fit.share[row] @ curve
     return np.where(fit.bands, residual, np.nan)
 

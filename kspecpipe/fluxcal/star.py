@@ -11,7 +11,12 @@ from scipy.ndimage import median_filter
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.fluxcal.candidates import Candidate
-from kspecpipe.fluxcal.colour import ColourOptions, colour_correction, predicted_residual
+from kspecpipe.fluxcal.colour import (
+    ColourOptions,
+    CorrectionBasis,
+    colour_correction,
+    predicted_residual,
+)
 from kspecpipe.fluxcal.containers import CalibrationVector, StarFit
 from kspecpipe.fluxcal.grid import TemplateGrid
 from kspecpipe.fluxcal.masks import MaskRegion, inside_regions
@@ -159,9 +164,8 @@ def calibrated_model(
         raise ValueError("a match without magnitudes cannot be calibrated")
     probable = np.flatnonzero(match.weight > _IMPROBABLE * match.weight.max())
     weight = match.weight[probable] / match.weight[probable].sum()
-    corrections = [
-        colour_correction(match.colours, int(row), library, wavelength, options) for row in probable
-    ]
+    basis = CorrectionBasis.of(library, wavelength, options)
+    corrections = [colour_correction(match.colours, int(row), basis, options) for row in probable]
     curve = np.array([c[0] for c in corrections])
     logs = np.log(match.models[probable]) - curve / _MAG
     mean = weight @ logs
