@@ -93,17 +93,21 @@ def _outliers(
     value: FloatArray, variance: FloatArray, good: BoolArray, sigma: float, model_error: float
 ) -> BoolArray:
     """Leave out the worst exposure of each sample until all that are left agree."""
-    kept = good.copy()
+    kept = good.reshape(len(good), -1).copy()
+    flat_value, flat_variance = (part.reshape(len(good), -1) for part in (value, variance))
+    left = np.arange(kept.shape[1])
     for _ in range(len(value) - 1):
-        excess, side = _deviation(value, variance, kept, model_error)
+        among = kept[:, left]
+        excess, side = _deviation(flat_value[:, left], flat_variance[:, left], among, model_error)
         # Two exposures contradict each other equally; light that comes and goes is added light.
-        order = np.where(kept, excess * (1 + 1e-6 * side), -1.0)
-        worst = np.argmax(order, axis=0)[None]
-        beyond = np.take_along_axis(np.where(kept, excess, 0.0), worst, axis=0) > sigma
-        if not beyond.any():
+        worst = np.argmax(np.where(among, excess * (1 + 1e-6 * side), -1.0), axis=0)
+        beyond = excess[worst, np.arange(len(left))] > sigma
+        left, worst = left[beyond], worst[beyond]
+        if not left.size:
             break
-        np.put_along_axis(kept, worst, np.take_along_axis(kept, worst, axis=0) & ~beyond, axis=0)
-    return good & (~kept | _flanks(value, variance, good, kept, model_error))
+        kept[worst, left] = False
+    accepted = kept.reshape(good.shape)
+    return good & (~accepted | _flanks(value, variance, good, accepted, model_error))
 
 
 def _flanks(

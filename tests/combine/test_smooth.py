@@ -10,6 +10,15 @@ def test_the_median_leaves_gaps_where_there_is_nothing():
     assert np.isnan(median_of(stack)[2])
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_the_median_is_that_of_numpy(count):
+    rng = np.random.default_rng(count)
+    stack = rng.normal(size=(count, 4, 50))
+    stack[rng.uniform(size=stack.shape) < 0.2] = np.nan
+    stack[0, 0] = 1.0  # at least one value in each column that is compared
+    assert median_of(stack)[0] == pytest.approx(np.nanmedian(stack[:, 0], axis=0))
+
+
 def test_a_running_mean_takes_what_is_known():
     row = np.array([[1.0, np.nan, 3.0, 5.0, np.nan, np.nan, np.nan, np.nan]])
     mean = running_mean(row, 3)
