@@ -54,6 +54,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--qualifier", default="", metavar="TEXT", help="kept in the names of the products"
     )
+    parser.add_argument("--no-history", action="store_true", help="leave qc.sqlite alone")
     parser.add_argument(
         "--qc-store", type=Path, metavar="F", help="QC history [qc.sqlite beside the products]"
     )
@@ -145,6 +146,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         "save": not arguments.no_save,
         "verbosity": int(arguments.verbose) - int(arguments.quiet),
         "qualifier": arguments.qualifier,
+        "record": not arguments.no_history,
         "qc_store": arguments.qc_store,
     }
     for option in ("save_intermediate", "separate", "ignore_input_qc", "overwrite", "debug"):

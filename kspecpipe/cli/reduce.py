@@ -8,18 +8,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from kspecpipe.cli.plan import add_night_options, session_of
-from kspecpipe.errors import InputError, SettingsError
+from kspecpipe.errors import ExitCode, InputError, SettingsError
+from kspecpipe.night.execute import Result
+from kspecpipe.night.frames import Listing
 from kspecpipe.night.plan import Plan
 from kspecpipe.night.pool import ClusterPool, LocalPool, Pool, usable_cores
 from kspecpipe.night.progress import Display
-from kspecpipe.night.session import alone_in
+from kspecpipe.night.session import Session, alone_in
+from kspecpipe.night.slurm import emit
 from kspecpipe.night.summary import as_json, exit_code, print_problems, print_summary
+from kspecpipe.night.watch import watch
 from kspecpipe.outcome import RunOptions
+from kspecpipe.terminal import short_path
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -39,6 +46,15 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     where.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT", help="a running Dask scheduler does the work"
     )
+    parser.add_argument(
+        "--watch", action="store_true", help="reduce frames as they land, until interrupted"
+    )
+    parser.add_argument(
+        "--idle", type=float, metavar="MINUTES", help="with --watch: end when nothing new came"
+    )
+    parser.add_argument(
+        "--emit", choices=("slurm",), help="run nothing: write job arrays into OUT/slurm"
+    )
     parser.add_argument("--plots", choices=("none", "file"), default="file", help="pictures [file]")
     parser.add_argument(
         "--ignore-input-qc", action="store_true", help="take calibrations that failed"
@@ -52,9 +68,19 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace, name: str) -> int:
     """Plan and run."""
     del name
-    start = time.perf_counter()
-    _refuse_inside(arguments)
-    options = RunOptions(
+    _refuse_nonsense(arguments)
+    options = options_of(arguments)
+    night = Night(session_of(arguments, options), options, arguments)
+    with alone_in(options.output, night.tell):
+        if arguments.emit:
+            return night.emit()
+        signal.signal(signal.SIGTERM, _interrupt)
+        return night.watch() if arguments.watch else night.reduce()
+
+
+def options_of(arguments: argparse.Namespace) -> RunOptions:
+    """Return how every recipe is run; what is of other content is made again."""
+    return RunOptions(
         output=arguments.output.absolute(),
         instrument=arguments.instrument,
         settings_files=tuple(path.absolute() for path in arguments.settings),
@@ -64,24 +90,96 @@ def run(arguments: argparse.Namespace, name: str) -> int:
         overwrite=True,
         verbosity=int(arguments.verbose) - int(arguments.quiet),
     )
-    console = Console(stderr=arguments.json, highlight=False)
-    session = session_of(arguments, options)
-    signal.signal(signal.SIGTERM, _interrupt)
-    with alone_in(options.output, lambda text: console.print(text, soft_wrap=True)):
-        plan = session.plan()
+
+
+@dataclass
+class Night:
+    """One command, from the plan to the exit code."""
+
+    session: Session
+    options: RunOptions
+    arguments: argparse.Namespace
+    start: float = field(default_factory=time.perf_counter)
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keep standard output for JSON where that is asked for."""
+        self.console = Console(stderr=self.arguments.json, highlight=False)
+
+    def tell(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def reduce(self) -> int:
+        """Reduce what there is."""
+        plan = self._plan(None)
         if not plan.jobs:
             raise InputError(_no_jobs(plan))
-        if options.verbosity >= 0:
-            _introduce(plan, console)
-        with Display(console, len(plan.jobs), options.verbosity) as display:
-            results = session.execute(plan, pool_of(arguments), display)
-    seconds = time.perf_counter() - start
-    code = exit_code(list(results.values()))
-    if arguments.json:
-        sys.stdout.write(json.dumps(as_json(plan, results, code, seconds)) + "\n")
-    elif options.verbosity >= 0 or code:
-        print_summary(results, options.output, seconds, console)
-    return int(code)
+        if self.options.verbosity >= 0:
+            _introduce(plan, self.tell)
+            print_problems(plan, self.console)
+        self._execute(plan)
+        return self._end(plan)
+
+    def watch(self) -> int:
+        """Reduce what lands, until interrupted or idle."""
+        plans: list[Plan] = []
+        patience = None if self.arguments.idle is None else 60.0 * self.arguments.idle
+        self.tell(f"watching {short_path(self.session.raw)}; Ctrl-C ends it")
+
+        def one_pass(listing: Listing) -> None:
+            plans.append(self._plan(listing))
+            self._execute(plans[-1])
+
+        try:
+            watch(self.session.look, one_pass, patience=patience)
+        except KeyboardInterrupt:
+            self.tell("watching has ended; what was under way is done when you start again")
+        if not plans:
+            raise InputError(f"{self.session.raw}: no frame has come that can be reduced")
+        return self._end(plans[-1])
+
+    def emit(self) -> int:
+        """Write job arrays."""
+        script = emit(self._plan(None), self.options, again_of(self.arguments))
+        self.tell(f"to submit all: bash {short_path(script)}")
+        return int(ExitCode.OK)
+
+    def _plan(self, listing: Listing | None) -> Plan:
+        return self.session.plan(listing)
+
+    def _execute(self, plan: Plan) -> None:
+        with Display(self.console, len(plan.jobs), self.options.verbosity) as display:
+            self.results |= self.session.execute(plan, pool_of(self.arguments), display)
+
+    def _end(self, plan: Plan) -> int:
+        seconds = time.perf_counter() - self.start
+        code = exit_code(list(self.results.values()))
+        if self.arguments.json:
+            found = as_json(plan, self.results, code, seconds)
+            sys.stdout.write(json.dumps(found) + "\n")
+        elif self.options.verbosity >= 0 or code:
+            print_summary(self.results, self.options.output, seconds, self.console)
+        return int(code)
+
+
+def again_of(arguments: argparse.Namespace) -> list[str]:
+    """Return the words of the same command, wherever it is given, on one core."""
+    words = ["reduce", str(arguments.raw.absolute()), "-o", str(arguments.output.absolute())]
+    words += ["--workers", "1", "--plots", arguments.plots]
+    if arguments.instrument:
+        words += ["--instrument", arguments.instrument]
+    for path in arguments.settings:
+        words += ["--settings", str(path.absolute())]
+    for text in arguments.assignments:
+        words += ["--set", text]
+    for text in arguments.given:
+        tag, _, path = text.partition("=")
+        words += ["--with", f"{tag}={Path(path).expanduser().absolute()}"]
+    words += ["--until", arguments.until] if arguments.until else []
+    for option in ("only", "mode"):
+        words += [word for name in getattr(arguments, option) for word in (f"--{option}", name)]
+    return words
 
 
 def pool_of(arguments: argparse.Namespace) -> Callable[[], Pool]:
@@ -93,16 +191,15 @@ def pool_of(arguments: argparse.Namespace) -> Callable[[], Pool]:
     return lambda: LocalPool(workers)
 
 
-def _introduce(plan: Plan, console: Console) -> None:
+def _introduce(plan: Plan, tell: Callable[[str], None]) -> None:
     """Say what is not going to be reduced, before it is forgotten below the progress."""
     for gap in plan.gaps:
-        console.print(f"not reduced: {gap.what}: {gap.why}", soft_wrap=True, markup=False)
+        tell(f"not reduced: {gap.what}: {gap.why}")
     for recipe, why in plan.unplanned.items():
-        console.print(f"not planned: {recipe}: {why}", soft_wrap=True, markup=False)
-    print_problems(plan, console)
+        tell(f"not planned: {recipe}: {why}")
     for job in plan.jobs:
         for note in job.notes:
-            console.print(f"note: {job.name}: {note}", soft_wrap=True, markup=False)
+            tell(f"note: {job.name}: {note}")
 
 
 def _no_jobs(plan: Plan) -> str:
@@ -111,8 +208,12 @@ def _no_jobs(plan: Plan) -> str:
     return "\n".join(["there is nothing to reduce", *reasons])
 
 
-def _refuse_inside(arguments: argparse.Namespace) -> None:
-    """Refuse the folder of raw frames as output: raw and reduced must not mix."""
+def _refuse_nonsense(arguments: argparse.Namespace) -> None:
+    """Refuse the folder of raw frames as output, and options that do not go together."""
+    if arguments.idle is not None and not arguments.watch:
+        raise SettingsError("--idle goes with --watch")
+    if arguments.emit and arguments.watch:
+        raise SettingsError("--emit writes job arrays for frames that are there; not with --watch")
     if arguments.output.resolve() == arguments.raw.resolve():
         raise SettingsError(f"-o {arguments.output}: is the folder of the raw frames; name another")
 

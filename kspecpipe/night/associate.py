@@ -28,6 +28,7 @@ class Level(IntEnum):
         return ("same night", "3 days", "30 days", "any")[self]
 
 
+_ALIKE = ("mode", "readmode")
 _REACH = {Level.DAYS_3: 3.0, Level.DAYS_30: 30.0}
 
 
@@ -176,19 +177,20 @@ class Shelf:
         names = tuple(dict.fromkeys(("instrument", *spec.match)))
         wanted = tuple(wish.values.get(name) for name in names)
         row = self._by_value(spec.tag, names).get(wanted, _Row())
+        enough = MOST_CANDIDATES * (2 if spec.several == "list" else 1)
         ranked: dict[Path, Choice] = {}
+        # A wider window adds only what is of a farther level: it never changes what is before.
         for part in (row.given, *_windows(row.times, wish.mjd)):
-            fit = [one for one in part if not unfit(one, spec, wish)]
             new = [
                 Choice(one, wish.level(one), abs(one.mjd - wish.mjd))
-                for one in fit
-                if one.path not in ranked
+                for one in part
+                if one.path not in ranked and not unfit(one, spec, wish)
             ]
             new.sort(key=lambda choice: _preference(choice, spec, wish))
             ranked |= {choice.candidate.path: choice for choice in new}
-            if len(ranked) >= 3 * MOST_CANDIDATES:
+            if len(ranked) >= enough:
                 break
-        return sorted(ranked.values(), key=lambda choice: _preference(choice, spec, wish))
+        return list(ranked.values())
 
     def _by_value(self, catg: str, names: tuple[str, ...]) -> dict[tuple[Any, ...], _Row]:
         key = (catg, *names)
@@ -216,14 +218,14 @@ def unfit(candidate: Candidate, spec: InputSpec, wish: Wish) -> str:
 def _preference(choice: Choice, spec: InputSpec, wish: Wish) -> tuple[Any, ...]:
     """Sort: the user's own, the nearest in time, the same set-up, the best exposed."""
     candidate = choice.candidate
-    alike = [candidate.values.get(name) == wish.values.get(name) for name in ("mode", "readmode")]
+    unlike = sum(candidate.values.get(name) != wish.values.get(name) for name in _ALIKE)
     seconds = 0.0
     if spec.several == "nearest_exptime":
         seconds = abs(candidate.values.get("exptime", 0.0) - wish.values.get("exptime", 0.0))
     return (
         not candidate.given,
         choice.level,
-        alike.count(False),
+        unlike,
         seconds,
         candidate.lacking,
         choice.age,
