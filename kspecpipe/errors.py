@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -24,6 +25,26 @@ class KspecError(Exception):
 
 class RecipeError(KspecError):
     """The data cannot give a trustworthy product."""
+
+
+class IdentificationError(RecipeError):
+    """Light cannot be told apart as that of the fibres.
+
+    Parameters
+    ----------
+    message : str
+        What was found and expected.
+    light : sequence of float
+        Light of each row near the middle column.
+    rows : dict
+        Rows of the fibres by each identification, by what it is called in a picture.
+    """
+
+    def __init__(
+        self, message: str, light: Sequence[float], rows: dict[str, Sequence[float]]
+    ) -> None:
+        super().__init__(message)
+        self.light, self.rows = light, rows
 
 
 class ProductError(KspecError):

@@ -13,7 +13,14 @@ from kspecpipe import inputs as input_files
 from kspecpipe import layered_settings as layered
 from kspecpipe import writing
 from kspecpipe.declare import Declared
-from kspecpipe.errors import ExitCode, InputError, KspecError, ProductError, RecipeError
+from kspecpipe.errors import (
+    ExitCode,
+    IdentificationError,
+    InputError,
+    KspecError,
+    ProductError,
+    RecipeError,
+)
 from kspecpipe.frame import FrameInfo
 from kspecpipe.history import past_of
 from kspecpipe.instrument import Instrument, instrument_from, load_instrument
@@ -250,8 +257,12 @@ class Execution:
         self.written, self.rows = (), ()
         for line in str(error).splitlines():
             self.log.error("%s", line)
+        pictures: tuple[Path, ...] = ()
+        shown = self.options.save and self.options.plots == "file"
+        if shown and isinstance(error, IdentificationError):
+            pictures = writing.draw_failure(self.options.output, self.recipe.name, error, self.log)
         outcome = replace(
-            self._outcome(error.exit_code),
+            self._outcome(error.exit_code, pictures),
             errors=tuple(str(error).splitlines()),
         )
         if self.options.save and self.options.log_file is None:

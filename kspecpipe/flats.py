@@ -240,7 +240,11 @@ def combine_flats(
     images = calibrate_stack(stack, masters)
     groups = {lamp: [images[i] for i in at] for lamp, at in lamp_groups(stack).items()}
     noise = Noise(ron=stack.readout.ron, per_unit=1.0, relative=max(options.prnu, 0.01))
-    rough = [_average(part, np.ones(len(part)), noise, options)[0] for part in groups.values()]
+    names = [[stack.infos[i].name for i in at] for at in lamp_groups(stack).values()]
+    rough = [
+        _average(part, _rough_levels(part, called), noise, options)[0]
+        for part, called in zip(groups.values(), names, strict=True)
+    ]
     traces = known[0] if known else find_traces(_sum(rough), layout)
     averages = [_two_stages(part, traces, noise, options) for part in groups.values()]
     total = _sum([image for image, _, _ in averages])
@@ -287,6 +291,33 @@ def _moved(image: Signal, traces: Traces, profile: Profile) -> tuple[Traces, Pro
             "the light. Was the lamp on, and is the map of this instrument mode?"
         )
     return replace(traces, y=shift.apply(traces.y)), profile
+
+
+def _rough_levels(images: Sequence[Signal], names: Sequence[str]) -> FloatArray:
+    """Light of each flat before its traces are known, relative to the brightest.
+
+    Raises
+    ------
+    RecipeError
+        If a flat has less than a fiftieth of the light of the brightest.
+    """
+    bright = []
+    for image in images:
+        value = image.value[image.good][::7]
+        low, high = np.percentile(value, (50, 99.5)) if value.size else (0.0, 0.0)
+        bright.append(float(high - low))
+    levels = np.array(bright)
+    noise = 5 * float(np.sqrt(max(np.median(image.variance) for image in images)))
+    if levels.max() < 4 * noise:  # no light in any: to be said when no trace is found
+        return np.ones(levels.size)
+    dark = [name for name, level in zip(names, levels, strict=True) if level < 0.02 * levels.max()]
+    if dark:
+        raise RecipeError(
+            f"{len(dark)} of {len(names)} flats ({', '.join(dark[:3])}) have hardly any light "
+            "beside the others. Was the lamp on in all of them? Leave them out of the SOF"
+        )
+    relative: FloatArray = np.clip(levels, noise, None) / levels.max()
+    return relative
 
 
 def _two_stages(

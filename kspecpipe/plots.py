@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kspecpipe.combined_products import Gridded, unit_of
+from kspecpipe.errors import IdentificationError
 from kspecpipe.images import (
     Background,
     BadPixelMap,
@@ -34,6 +36,24 @@ def draw(product: Product) -> Figure | None:
     """Return the picture of a product, or None when there is none for its category."""
     painter = _PAINTERS.get(product.catg)
     return painter(product) if painter else None
+
+
+def draw_identification(error: IdentificationError) -> Figure:
+    """Draw the light of a flat and where its fibres would lie by each identification."""
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots(1, 1)
+    light = np.asarray(error.light)
+    axes.plot(light, color="k", lw=0.8, label="light near the middle column")
+    top = float(np.max(light, initial=1.0))
+    for i, (label, rows) in enumerate(error.rows.items()):
+        height = np.full(len(rows), (-0.04 - 0.04 * i) * top)
+        axes.plot(rows, height, "^", ms=5, color=COLOURS[i], label=f"fibres, {label}")
+    shown = np.concatenate([np.asarray(rows) for rows in error.rows.values()])
+    axes.set(xlabel="row [pixel]", ylabel="light [electron]")
+    axes.set_xlim(shown.min() - 60, shown.max() + 60)
+    axes.legend(loc="upper right")
+    figure.suptitle("\n".join(wrap(str(error), 130)), fontsize=9)
+    return figure
 
 
 def save(figure: Figure, target: Path | BinaryIO) -> None:

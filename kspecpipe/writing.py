@@ -16,7 +16,7 @@ from astropy.table import Table
 from kspecpipe import io, plots
 from kspecpipe.atomic import write_files, write_text
 from kspecpipe.declare import ProductSpec
-from kspecpipe.errors import InputError, KspecError, ProductError
+from kspecpipe.errors import IdentificationError, InputError, KspecError, ProductError
 from kspecpipe.frame import FrameInfo
 from kspecpipe.inputs import GatheredInputs, header_number
 from kspecpipe.layered_settings import RecipeSettings
@@ -234,6 +234,21 @@ def write_failure_log(folder: Path, recipe: str, lines: Sequence[str]) -> None:
         write_text(folder / f"{recipe}_failed.log", "\n".join(lines) + "\n")
     except OSError:
         return  # the reason is on the terminal; a folder that cannot be written may be that reason
+
+
+def draw_failure(
+    folder: Path, recipe: str, error: IdentificationError, log: logging.Logger
+) -> tuple[Path, ...]:
+    """Draw what a recipe could not tell apart beside its log, if that is possible."""
+    picture = folder / f"{recipe}_failed.png"
+    try:
+        figure = plots.draw_identification(error)
+        write_files([(picture, lambda stream: plots.save(figure, stream))])
+    except OSError as problem:
+        log.warning("%s: no picture: %s", picture.name, problem)
+        return ()
+    log.error("the light and the identifications are drawn in %s", picture.name)
+    return (picture,)
 
 
 def write_log(path: Path, lines: Sequence[str], log: logging.Logger) -> None:

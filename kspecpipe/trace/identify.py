@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage, signal
 
-from kspecpipe.errors import RecipeError
+from kspecpipe.errors import IdentificationError, RecipeError
 from kspecpipe.signal import BoolArray, FloatArray
 from kspecpipe.trace.layout import FibreLayout
 
@@ -66,7 +67,9 @@ def identify_fibres(
     Raises
     ------
     RecipeError
-        No light, too few or too many traces, or two identifications that are about equally good.
+        No light.
+    IdentificationError
+        Too few or too many traces, or two identifications that are about equally good.
     """
     peaks = _find_peaks(light, noise, layout, options)
     if peaks.size == 0:
@@ -78,10 +81,19 @@ def identify_fibres(
     best = np.unravel_index(np.argmax(score), score.shape)
     other = np.abs(shifts - shifts[best[0]]) > 0.5 * layout.local_pitch.min()
     runner_up = float(score[other].max()) if other.any() else 0.0
-    _check_match(peaks, score[best], runner_up, layout, options)
     rows = _place(layout, shifts[best[0]], stretches[best[1]])
+    shown: dict[str, Sequence[float]] = {f"score {score[best]:.2f}": rows.tolist()}
+    if other.any():
+        second = np.unravel_index(np.argmax(np.where(other[:, None], score, -np.inf)), score.shape)
+        place = _place(layout, shifts[second[0]], stretches[second[1]])
+        shown[f"second best, score {runner_up:.2f}"] = place.tolist()
+    reason = _mismatch(peaks, score[best], runner_up, layout, options)
+    if reason:
+        raise IdentificationError(reason, light.tolist(), shown)
     rows, lit = _settle(rows, peaks, layout)
-    _check_number(rows, lit, peaks, light, layout, options)
+    reason = _wrong_number(rows, lit, peaks, light, layout, options)
+    if reason:
+        raise IdentificationError(reason, light.tolist(), {"identified": rows.tolist()})
     return Match(rows, lit, float(score[best]) / layout.number, runner_up / layout.number)
 
 
@@ -185,43 +197,45 @@ def _left_over(rows: FloatArray, peaks: FloatArray, layout: FibreLayout, n_row: 
     return left
 
 
-def _check_match(
+def _mismatch(
     peaks: FloatArray, best: float, runner_up: float, layout: FibreLayout, options: MatchOptions
-) -> None:
+) -> str:
+    """Say why the best identification is not to be trusted; empty if it is."""
     if best < layout.number / 2 - options.shift_cost:
-        raise RecipeError(
+        return (
             f"only {max(best, 0):.0f} of {layout.number} fibres found within {layout.tolerance:g} "
             f"pixel of their nominal rows ({peaks.size} traces of any kind in the frame). "
             "Is this a flat of this instrument, and was the lamp on?"
         )
     if best - runner_up < options.ambiguity:
-        raise RecipeError(
+        return (
             f"two identifications of the fibres are about equally good (scores {best:.2f} and "
             f"{runner_up:.2f} of {layout.number}). Give nearer nominal rows or a smaller "
             "tolerance in the instrument file."
         )
+    return ""
 
 
-def _check_number(  # noqa: PLR0913  (all that the message needs)
+def _wrong_number(  # noqa: PLR0913  (all that the message needs)
     rows: FloatArray,
     lit: BoolArray,
     peaks: FloatArray,
     light: FloatArray,
     layout: FibreLayout,
     options: MatchOptions,
-) -> None:
+) -> str:
+    """Say what is wrong if there are more traces than fibres, or too few; else empty."""
     bright = peaks[_brightness(light, peaks, layout) > options.bright]
     left = _left_over(rows, bright, layout, light.size)
     if left.size:
         listed = ", ".join(f"{row:.1f}" for row in left[:5])
-        raise RecipeError(
+        return (
             f"{int(lit.sum()) + left.size} traces found, {layout.number} fibres expected; light "
             f"without a fibre at rows {listed}. Does the instrument file describe this instrument?"
         )
     if lit.sum() < layout.number / 2:
-        raise RecipeError(
-            f"only {int(lit.sum())} of {layout.number} fibres carry light. Was the lamp on?"
-        )
+        return f"only {int(lit.sum())} of {layout.number} fibres carry light. Was the lamp on?"
+    return ""
 
 
 def _settle(
