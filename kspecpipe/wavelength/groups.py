@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import uniform_filter1d
+from scipy.linalg import solveh_banded
 
 from kspecpipe.signal import FloatArray, IntArray
 from kspecpipe.wavelength.scene import (
@@ -144,17 +144,42 @@ def update_response(
     return replace(model, response=response / typical, intensity=model.intensity * typical)
 
 
-def update_continuum(scene: Scene, model: Model, position: FloatArray, window: int) -> Model:
-    """Let each row's continuum follow what the lines leave over, smoothed twice over ``window``."""
+def update_continuum(scene: Scene, model: Model, position: FloatArray, length: float) -> Model:
+    """Let each row's continuum follow what the lines leave over, but no structure that is short.
+
+    The continuum minimises its distance from the data and its curvature; structure shorter than
+    2 pi ``length`` [pixel] is not followed where there are no lines, nor longer one under lines.
+    """
     drawn = render(scene, model, position)
     weight = sample_weights(scene, model, drawn)
-    # Under bright lines the model's small errors are larger than the continuum.
-    weight = weight / (1 + (0.1 * drawn.lines) ** 2 / np.maximum(scene.variance, 1e-6))
-    level, total = weight * (scene.value - drawn.lines), weight
-    for _ in range(2):
-        level = uniform_filter1d(level, window, axis=1, mode="nearest")
-        total = uniform_filter1d(total, window, axis=1, mode="nearest")
-    return replace(model, continuum=level / np.maximum(total, 1e-30))
+    # Under lines the model's errors, and the wings that it does not know, exceed the continuum.
+    weight = weight / (1 + drawn.lines**2 / np.maximum(scene.variance, 1e-6))
+    level = weight * (scene.value - drawn.lines)
+    continuum = [
+        _smooth_row(w, pull, _stiffness(w, length))
+        for w, pull in zip(weight, level, strict=True)
+    ]
+    return replace(model, continuum=np.stack(continuum))
+
+
+def _stiffness(weight: FloatArray, length: float) -> float:
+    """Penalty of curvature with which samples of typical weight are smoothed over ``length``."""
+    used = weight[weight > 0]
+    typical = float(np.quantile(used, 0.75)) if used.size else 1.0
+    return typical * length**4
+
+
+def _smooth_row(weight: FloatArray, pull: FloatArray, stiffness: float) -> FloatArray:
+    """Whittaker-Eilers smoothing (nx,) of ``pull / weight``, in units of the typical weight."""
+    band = np.zeros((3, weight.size))
+    for offset, coefficient in enumerate((1.0, -2.0, 1.0)):
+        for other, second in enumerate((1.0, -2.0, 1.0)):
+            if other >= offset:
+                band[2 - (other - offset), other : other + weight.size - 2] += (
+                    stiffness * coefficient * second
+                )
+    band[2] += weight + 1e-9 * stiffness
+    return np.asarray(solveh_banded(band, pull, check_finite=False))
 
 
 def local_residual(

@@ -130,6 +130,45 @@ def gaussian_lsf(basis: LsfBasis, fwhm: float) -> Lsf:
     return Lsf(basis, coefficients)
 
 
+def first_shape(basis: LsfBasis) -> tuple[FloatArray, FloatArray]:
+    """Coefficients (n_spline,) of what any LSF is like: a Gaussian core, and wings that fade."""
+    core = gaussian_lsf(basis, basis.fwhm).coefficients[0]
+    distance = np.abs(basis.moment / basis.flux) / basis.fwhm
+    return core, 0.03 * np.max(core) * np.exp(-1.2 * distance)
+
+
+def winged_lsf(basis: LsfBasis) -> Lsf:
+    """Return the sum of both, where a fit of the wings can start: theirs cannot start from 0."""
+    coefficients = np.zeros((4, len(basis.table)))
+    coefficients[0] = np.sum(first_shape(basis), axis=0)
+    coefficients[0] /= coefficients[0] @ basis.flux
+    return Lsf(basis, coefficients)
+
+
+def positive_wings(shape: FloatArray, distance: FloatArray) -> FloatArray:
+    """Let a shape (n_spline,) fall outwards on both sides, and never below 0.
+
+    A wing that turns negative or rises again is a continuum that the fit has mistaken for a wing.
+    """
+    falling = np.maximum(shape, 0.0)
+    top = int(np.argmax(shape))
+    inner = distance <= 1
+    for side in (slice(top, None), slice(top, None, -1)):
+        cut = np.where(inner[side], np.inf, falling[side])
+        falling[side] = np.minimum(np.minimum.accumulate(cut), falling[side])
+    return falling
+
+
+def without_negative_wings(basis: LsfBasis, shape: FloatArray) -> FloatArray:
+    """Cut wings (n_spline,) as `positive_wings` does; the core keeps unit flux and zero centroid."""
+    distance = np.abs(basis.moment / basis.flux) / basis.fwhm
+    cut = positive_wings(shape, distance)
+    moments = np.stack([basis.flux, basis.moment])
+    core = moments * np.exp(-2 * distance**2)
+    missing = np.array([1.0, 0.0]) - moments @ cut
+    return np.asarray(cut + core.T @ np.linalg.solve(core @ moments.T, missing))
+
+
 def measure_fwhm(lsf: Lsf, terms: FloatArray) -> FloatArray:
     """FWHM [pixel] of the LSF at places ``terms`` (..., n_term)."""
     flat = terms.reshape(-1, terms.shape[-1])

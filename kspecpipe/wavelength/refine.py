@@ -215,7 +215,7 @@ def _measure(
     model, *_ = fit_shared(scene, model, position, free)
     measured = measure_groups(scene, model, position, 1.6 * model.lsf.basis.fwhm)
     model = update_response(model, position, measured, (scene.nx - 1) / 2)
-    model = update_continuum(scene, model, position, int(20 * model.lsf.basis.fwhm) | 1)
+    model = update_continuum(scene, model, position, 4.0 * model.lsf.basis.fwhm)
     good = np.isfinite(measured.variance) & (measured.snr > 1) & (np.abs(measured.offset) < 3)
     weight = np.where(good, 1 / np.where(good, measured.variance, 1.0), 0.0)
     return model, {"offset": measured.offset, "weight": weight, "snr": measured.snr}

@@ -193,7 +193,7 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     coherent = _coherent_residual(scene, model, position, measured)
     chi2, floor = explained_scatter(scene, model, position, measured)
     model = update_response(model, position, measured, state.dispersion.half)
-    model = update_continuum(scene, model, position, int(20 * options.fwhm) | 1)
+    model = update_continuum(scene, model, position, 2.0 * options.fwhm)
     model = replace(model, floor=floor if options.number > 1 else 0.02)
     correlated = np.nan_to_num(correlated)
     error = (
@@ -303,7 +303,7 @@ def _move_unknown(state: Progress, moved: FloatArray) -> Components:
 def _saturation_error(scene: Scene, model: Model, position: FloatArray, fwhm: float) -> FloatArray:
     """Error (n_group,) of lines that are seen by their wings only [pixel]."""
     lost = np.median(lost_samples(scene, position, 1.5 * fwhm), axis=0)
-    error = np.where(lost >= 2, 0.03 + 0.1 * (lost / fwhm) ** 2, 0.0)
+    error = np.where(lost >= 2, 0.01 + model.floor, 0.0)
     worst = np.zeros(model.n_group)
     np.maximum.at(worst, model.group, error * (model.intensity > 0))
     return worst

@@ -10,7 +10,13 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, hstack
 
 from kspecpipe.signal import FloatArray, IntArray
-from kspecpipe.wavelength.lsf import gaussian_lsf, place_terms, table_index
+from kspecpipe.wavelength.lsf import (
+    first_shape,
+    place_terms,
+    positive_wings,
+    table_index,
+    without_negative_wings,
+)
 from kspecpipe.wavelength.scene import (
     Model,
     Rendering,
@@ -92,6 +98,8 @@ def fit_shared(
     change = solution[left.shape[1] :].reshape(-1, model.lsf.coefficients.shape[1])
     coefficients = model.lsf.coefficients.copy()
     coefficients[: len(change)] += change
+    if len(change):
+        coefficients[0] = without_negative_wings(model.lsf.basis, coefficients[0])
     fitted = replace(
         model,
         intensity=intensity,
@@ -199,9 +207,11 @@ def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray,
         # Wings change in proportion: free ones would trade a far wing against the centroid.
         spread = np.abs(shape) + 0.02 * np.max(shape) * np.exp(-2 * distance)
         return np.zeros(shape.size), variation * spread
-    centre = gaussian_lsf(basis, basis.fwhm).coefficients[0]
-    spread = 0.35 * np.exp(-0.5 * distance**2) + 0.03 * np.exp(-distance)
-    return centre, spread * np.max(centre)
+    core, tail = first_shape(basis)
+    wing = positive_wings(shape, distance)
+    centre = np.where(distance > 1, wing, core)
+    spread = np.where(distance > 1, 0.7 * wing, 0.35 * np.max(core) * np.exp(-0.5 * distance**2))
+    return centre, spread + 0.3 * tail
 
 
 def _solve(

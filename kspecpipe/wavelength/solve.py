@@ -18,7 +18,7 @@ from kspecpipe.wavelength.dispersion import (
 )
 from kspecpipe.wavelength.identify import Identification, SearchOptions, identify
 from kspecpipe.wavelength.linelist import LineList
-from kspecpipe.wavelength.lsf import Lsf, gaussian_lsf, lsf_basis, measure_fwhm, place_terms
+from kspecpipe.wavelength.lsf import Lsf, lsf_basis, measure_fwhm, place_terms, winged_lsf
 from kspecpipe.wavelength.peaks import (
     Peaks,
     compress,
@@ -314,7 +314,7 @@ def _scene(arcs: Sequence[ArcSpectra], live: BoolArray, parts: Components) -> Sc
     return scene.rows(kept)
 
 
-def beside_saturation(spectra: Signal, reach: int = 6) -> BoolArray:
+def beside_saturation(spectra: Signal, reach: int = 1) -> BoolArray:
     """Return the samples within ``reach`` columns of a saturated or bled one.
 
     Charge that a full pixel loses lands in its surroundings, in other fibres too; such lines
@@ -351,7 +351,7 @@ def _first_model(
     count = parts.wavelength.size
     response = np.repeat(np.maximum(level, 1e-3)[:, None], count, axis=1)
     model = Model(
-        gaussian_lsf(basis, fwhm), np.ones(count), np.arange(count), response, filled - bare, 0.05
+        winged_lsf(basis), np.ones(count), np.arange(count), response, filled - bare, 0.05
     )
     return model, fwhm
 
