@@ -156,8 +156,7 @@ def update_continuum(scene: Scene, model: Model, position: FloatArray, length: f
     weight = weight / (1 + drawn.lines**2 / np.maximum(scene.variance, 1e-6))
     level = weight * (scene.value - drawn.lines)
     continuum = [
-        _smooth_row(w, pull, _stiffness(w, length))
-        for w, pull in zip(weight, level, strict=True)
+        _smooth_row(w, pull, _stiffness(w, length)) for w, pull in zip(weight, level, strict=True)
     ]
     return replace(model, continuum=np.stack(continuum))
 

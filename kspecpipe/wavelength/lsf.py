@@ -160,7 +160,7 @@ def positive_wings(shape: FloatArray, distance: FloatArray) -> FloatArray:
 
 
 def without_negative_wings(basis: LsfBasis, shape: FloatArray) -> FloatArray:
-    """Cut wings (n_spline,) as `positive_wings` does; the core keeps unit flux and zero centroid."""
+    """Cut wings (n_spline,) like `positive_wings`; the core keeps flux 1 and centroid 0."""
     distance = np.abs(basis.moment / basis.flux) / basis.fwhm
     cut = positive_wings(shape, distance)
     moments = np.stack([basis.flux, basis.moment])

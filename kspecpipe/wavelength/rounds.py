@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from kspecpipe.signal import BoolArray, FloatArray, IntArray
+from kspecpipe.wavelength.components import Components, expected_intensity, movers
 from kspecpipe.wavelength.dispersion import (
     Dispersion,
     DispersionPrior,
@@ -25,7 +26,6 @@ from kspecpipe.wavelength.groups import (
     update_continuum,
     update_response,
 )
-from kspecpipe.wavelength.linelist import LineList, StrArray
 from kspecpipe.wavelength.scene import (
     Model,
     Scene,
@@ -38,38 +38,6 @@ from kspecpipe.wavelength.shape import Freedom, fit_shared
 
 #: Common error that is expected of the groups in each round [pixel]; the last is a floor.
 _SCHEDULE = (0.5, 0.5, 0.15, 0.05, 0.02, 0.01, 0.005, 0.005)
-
-
-@dataclass(frozen=True)
-class Components:
-    """Lines of the forward model: listed ones, their second orders, and unknown ones.
-
-    Parameters
-    ----------
-    wavelength : ndarray, shape (n_line,)
-        Apparent wavelength in first order [Angstrom].
-    species : ndarray of str, shape (n_line,)
-        Lamp that shines it; empty for unknown lines.
-    intensity : ndarray, shape (n_line,)
-        Listed strength; NaN when unknown.
-    trusted : ndarray of bool, shape (n_line,)
-        True for listed lines in first order.
-    """
-
-    wavelength: FloatArray
-    species: StrArray
-    intensity: FloatArray
-    trusted: BoolArray
-
-    def add(self, wavelength: FloatArray) -> Components:
-        """Append unknown lines."""
-        count = len(wavelength)
-        return Components(
-            np.append(self.wavelength, wavelength),
-            np.append(self.species, np.full(count, "")),
-            np.append(self.intensity, np.full(count, np.nan)),
-            np.append(self.trusted, np.zeros(count, bool)),
-        )
 
 
 @dataclass(frozen=True)
@@ -149,20 +117,6 @@ class RoundOptions:
     last: bool = False
     rows: int = 24
     min_snr: float = 8.0
-
-
-def components(lines: LineList, dispersion: Dispersion) -> Components:
-    """Lines that fall on the chip or just beside it, with second orders at twice the wavelength."""
-    wavelength = np.append(lines.wavelength, 2 * lines.wavelength)
-    listed = np.arange(wavelength.size) < len(lines)
-    half = dispersion.half
-    x = half + dispersion.base.offset(wavelength)
-    near = np.flatnonzero((x > -10) & (x < 2 * half + 10))
-    near = near[np.argsort(wavelength[near], kind="stable")]
-    strength = np.append(lines.intensity, np.full(len(lines), np.nan))
-    return Components(
-        wavelength[near], np.tile(lines.species, 2)[near], strength[near], listed[near]
-    )
 
 
 def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
@@ -283,7 +237,7 @@ def _freedom(
         expected,
         sd,
         True,
-        0.3 if options.number >= 3 else 0.0,
+        0.2 if options.number >= 3 else 0.0,
         0.5,
         movers(state.parts, model),
     )
@@ -301,50 +255,15 @@ def _move_unknown(state: Progress, moved: FloatArray) -> Components:
 
 
 def _saturation_error(scene: Scene, model: Model, position: FloatArray, fwhm: float) -> FloatArray:
-    """Error (n_group,) of lines that are seen by their wings only [pixel]."""
+    """Error (n_group,) of lines seen by their flanks only, as well as their shape is known [pixel].
+
+    A flank falls by e in about a pixel: a relative error of the shape is one of place in pixels.
+    """
     lost = np.median(lost_samples(scene, position, 1.5 * fwhm), axis=0)
     error = np.where(lost >= 2, 0.01 + model.floor, 0.0)
     worst = np.zeros(model.n_group)
     np.maximum.at(worst, model.group, error * (model.intensity > 0))
     return worst
-
-
-def movers(parts: Components, model: Model) -> IntArray:
-    """Give numbers to what moves together: each group, then each unknown line for itself."""
-    unknown = parts.species == ""
-    mover = model.group.copy()
-    mover[unknown] = model.n_group + np.arange(unknown.sum())
-    return mover
-
-
-def expected_intensity(
-    parts: Components, model: Model, quiet: float, place: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Strength of each line from its listed one and its lamp's brightness, and how sure that is.
-
-    Lines too close to be told apart share what is measured of them as the list says.
-    """
-    known = np.isfinite(parts.intensity)
-    listed = np.where(known, parts.intensity, 1.0)
-    ratio = np.where(known & (model.intensity > 5 * quiet), model.intensity / listed, np.nan)
-    factor = np.zeros(listed.size)
-    for name in np.unique(parts.species):
-        seen = ratio[(parts.species == name) & np.isfinite(ratio)]
-        if seen.size:
-            factor[parts.species == name] = np.median(seen)
-    expected = np.where(known, listed * factor, 0.0)
-    brightest = float(np.max(model.intensity, initial=0.0))
-    sd = np.where(known, 0.7 * expected + 20 * quiet, 100 * quiet + 0.05 * brightest)
-    cluster = blend_groups(place, known, 0.4 * model.lsf.basis.fwhm)
-    shared = np.bincount(cluster)[cluster] > 1
-    measured, wanted = (np.bincount(cluster, f)[cluster] for f in (model.intensity, expected))
-    shared &= wanted > 0
-    first = np.array([np.flatnonzero(cluster == c)[0] for c in range(cluster.max() + 1)])
-    mixed = parts.species != parts.species[first][cluster]
-    mixed = np.bincount(cluster, mixed)[cluster] > 0
-    tied = expected * measured / np.where(wanted > 0, wanted, 1.0)
-    expected = np.where(shared, tied, expected)
-    return expected, np.where(shared, np.where(mixed, 0.6, 0.25) * tied + quiet, sd)
 
 
 def _blend_error(parts: Components, model: Model, place: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 from kspecpipe.signal import BoolArray, FloatArray, IntArray
 from kspecpipe.wavelength.lsf import Lsf, place_terms
 
-#: Relative error of the model under lines that have lost their cores.
+#: Relative error of the model in the flanks of lines that have lost their cores.
 _BLUNT = 0.03
 
 

@@ -21,7 +21,6 @@ from kspecpipe.wavelength.scene import (
     Model,
     Rendering,
     Scene,
-    lost_cores,
     render,
     sample_weights,
 )
@@ -144,9 +143,7 @@ def _shape_columns(
     if n_term == 0:
         return columns.reshape(scene.value.size, 0)
     terms = place_terms(position / ((scene.nx - 1) / 2) - 1, scene.place[:, None])[..., :n_term]
-    # The strength of a line without core is a guess: it must not bend the shape.
-    whole = ~lost_cores(scene, position, basis.fwhm)
-    scale = model.response * scene.seen[scene.exposure] * model.intensity * whole
+    scale = model.response * scene.seen[scene.exposure] * model.intensity
     rows = np.arange(len(position))[:, None]
     table = np.ascontiguousarray(basis.table.T)
     bright = np.flatnonzero(model.intensity > 0.003 * np.max(model.intensity))
@@ -200,12 +197,15 @@ def _prior(model: Model, freedom: Freedom, n_smooth: int) -> _Prior:
 
 
 def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray, FloatArray]:
-    """Expect of a term of the LSF: a Gaussian with wings that fade; value and spread."""
+    """Expect of a term of the LSF: a Gaussian core, wings that fall; value and spread."""
     basis, shape = model.lsf.basis, model.lsf.coefficients[0]
     distance = np.abs(basis.moment / basis.flux) / basis.fwhm
     if term > 0:
-        # Wings change in proportion: free ones would trade a far wing against the centroid.
-        spread = np.abs(shape) + 0.02 * np.max(shape) * np.exp(-2 * distance)
+        # As with a change of width: the flanks change more than the core, wings in proportion.
+        growth = np.minimum(0.15 + 0.4 * distance**2, 1.0)
+        spread = growth * np.abs(shape) + 0.02 * np.max(shape) * np.exp(
+            -2 * np.maximum(distance, 1)
+        )
         return np.zeros(shape.size), variation * spread
     core, tail = first_shape(basis)
     wing = positive_wings(shape, distance)

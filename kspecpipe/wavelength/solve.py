@@ -10,6 +10,7 @@ from scipy.ndimage import maximum_filter1d
 
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.wavelength.align import Stack, fill_gaps, stack_fibres
+from kspecpipe.wavelength.components import Components, components
 from kspecpipe.wavelength.dispersion import (
     Dispersion,
     default_prior,
@@ -28,12 +29,10 @@ from kspecpipe.wavelength.peaks import (
 )
 from kspecpipe.wavelength.predict import Prediction
 from kspecpipe.wavelength.rounds import (
-    Components,
     Progress,
     RoundOptions,
     add_unknown,
     advance,
-    components,
 )
 from kspecpipe.wavelength.scene import Model, Scene
 from kspecpipe.wavelength.shape import Freedom, fit_shared
@@ -317,8 +316,8 @@ def _scene(arcs: Sequence[ArcSpectra], live: BoolArray, parts: Components) -> Sc
 def beside_saturation(spectra: Signal, reach: int = 1) -> BoolArray:
     """Return the samples within ``reach`` columns of a saturated or bled one.
 
-    Charge that a full pixel loses lands in its surroundings, in other fibres too; such lines
-    have not the shape of the others, and a shape that is fitted to them misplaces all lines.
+    Charge spills along the columns of the detector, across the dispersion: the columns beside a
+    lost core are sound, and the flanks of a saturated line say where it is.
     """
     full = (spectra.dq & np.uint16(DQ.SATURATED | DQ.BLEED)) > 0
     near: BoolArray = maximum_filter1d(full, 2 * reach + 1, axis=1, mode="constant")

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kspecpipe.wavelength.lsf import gaussian_lsf, lsf_basis, measure_fwhm, place_terms
+from kspecpipe.wavelength.lsf import (
+    gaussian_lsf,
+    lsf_basis,
+    measure_fwhm,
+    place_terms,
+    positive_wings,
+    winged_lsf,
+    without_negative_wings,
+)
 
 CENTRE = place_terms(np.zeros(1), np.zeros(1))
 
@@ -35,3 +43,44 @@ def test_the_lsf_ends_where_it_says():
     value, slope = lsf.evaluate(far, np.broadcast_to(CENTRE, (2, 4)))
     assert np.all(value == 0)
     assert np.all(slope == 0)
+
+
+def wing_distance(basis):
+    return np.abs(basis.moment / basis.flux) / basis.fwhm
+
+
+def test_a_fit_starts_with_wings_on_both_sides():
+    lsf = winged_lsf(lsf_basis(4.0))
+    value, _ = lsf.evaluate(np.array([-8.0, 8.0]), np.broadcast_to(CENTRE, (2, 4)))
+    assert np.all(value > 1e-4 * lsf.evaluate(np.zeros(1), CENTRE)[0])
+
+
+def test_wings_that_fall_are_left_alone():
+    basis = lsf_basis(4.0)
+    shape = winged_lsf(basis).coefficients[0]
+    assert np.allclose(without_negative_wings(basis, shape), shape, atol=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_cut_wings_never_rise_outwards_nor_fall_below_zero(seed):
+    basis = lsf_basis(4.0)
+    rng = np.random.default_rng(seed)
+    shape = winged_lsf(basis).coefficients[0]
+    shape = shape + 0.05 * shape.max() * rng.standard_normal(shape.size)
+    cut = positive_wings(shape, wing_distance(basis))
+    top = int(np.argmax(shape))
+    outer = wing_distance(basis) > 1
+    assert np.all(cut >= 0)
+    assert np.all(np.diff(cut[top:][outer[top:]]) <= 0)
+    assert np.all(np.diff(cut[:top][outer[:top]]) >= 0)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_shape_without_negative_wings_keeps_unit_flux_and_no_centroid(seed):
+    basis = lsf_basis(4.0)
+    rng = np.random.default_rng(seed)
+    shape = winged_lsf(basis).coefficients[0]
+    shape = shape + 0.03 * shape.max() * rng.standard_normal(shape.size)
+    kept = without_negative_wings(basis, shape)
+    assert kept @ basis.flux == pytest.approx(1, abs=1e-9)
+    assert kept @ basis.moment == pytest.approx(0, abs=1e-9)
