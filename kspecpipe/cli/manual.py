@@ -20,7 +20,8 @@ from kspecpipe.cli.reference import (
     product_page,
 )
 from kspecpipe.cli.shipped import limits_of_modes
-from kspecpipe.declare import InputSpec, ParameterSpec, ProductSpec
+from kspecpipe.common_metrics import COMMON_LIMITS, CommonMetrics
+from kspecpipe.declare import InputSpec, MetricSpec, ParameterSpec, ProductSpec
 from kspecpipe.errors import ExitCode, SettingsError
 from kspecpipe.registry import recipe_names
 from kspecpipe.terminal import interval
@@ -186,27 +187,29 @@ def _file_name(recipe: type[BaseRecipe], spec: ProductSpec) -> str:
 
 def _metrics(recipe: type[BaseRecipe]) -> Iterator[Block]:
     yield Heading("Quality control")
-    specs = recipe.Metrics.specs
-    rows = []
-    for spec in specs.values():
-        needs = f"; only where {spec.needs}" if spec.needs else ""
-        rows.append((spec.label, spec.unit, _SCOPES[spec.scope], f"{spec.doc}{needs}"))
+    rows = [_metric_row(spec) for spec in recipe.Metrics.specs.values()]
     for tag in (s for s in recipe.Inputs.specs.values() if s.kind == "raw"):
         few = f" (warning below {tag.recommended})" if tag.recommended else ""
         text = f"number of {tag.tag} frames{few}"
         rows.append((f"FRAMES {tag.tag}", "", _SCOPES["frame"], text))
+    rows += [_metric_row(spec) for spec in CommonMetrics.specs.values()]
     yield Table(("metric", "unit", "scope", "meaning"), rows)
     by_metric = limits_of_modes(recipe)
     limits = [
         (spec.label, ", ".join(modes), interval(pair.warn), interval(pair.fail))
-        for spec in specs.values()
+        for spec in (*recipe.Metrics.specs.values(), *CommonMetrics.specs.values())
         for pair, modes in by_metric.get(spec.label, {}).items()
     ]
-    if limits:
-        yield Paragraph("Closed limits of the shipped settings: outside them a value is flagged.")
-        yield Table(("metric", "settings", "warn outside", "fail outside"), limits)
-    else:
-        yield Paragraph("The shipped settings set no limits yet.")
+    for label, own in COMMON_LIMITS.items():
+        where = "all others" if label in by_metric else "all"
+        limits.append((label, where, interval(own.warn), interval(own.fail)))
+    yield Paragraph("Closed limits of the shipped settings: outside them a value is flagged.")
+    yield Table(("metric", "settings", "warn outside", "fail outside"), limits)
+
+
+def _metric_row(spec: MetricSpec) -> tuple[str, ...]:
+    needs = f"; only where {spec.needs}" if spec.needs else ""
+    return spec.label, spec.unit, _SCOPES[spec.scope], f"{spec.doc}{needs}"
 
 
 def _exit_codes() -> Iterator[Block]:

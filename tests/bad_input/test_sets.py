@@ -30,11 +30,6 @@ def test_flats_that_differ_are_not_combined(camera, frames, refuses, cards, word
     refuses(3, [f"line 2: {mixed[1].name}", words], "tlm", camera.sof_of(mixed, "FLAT"))
 
 
-def test_a_frame_of_another_shape_among_flats_is_refused(camera, frames, refuses):
-    mixed = [*frames("FLAT", {}), camera.frame(tag="FLAT", data=camera.noise((48, 72)))]
-    refuses(3, ["line 2", "48x72"], "tlm", camera.sof_of(mixed, "FLAT"))
-
-
 @pytest.mark.parametrize(
     ("recipe", "tag", "other"), [("marc", "ARC", "FLAT"), ("tlm", "FLAT", "ARC")]
 )

@@ -70,6 +70,8 @@ SAID = [
     "(one for each exposure, not always written)",
     "PROFILE",
     "electron2",
+    "CALIBRATION AGE",
+    "largest distance in time between a calibration and the first raw frame; only where",
     "ODD SPREAD",
     "per fibre",
     "how odd; only where two fibres",
