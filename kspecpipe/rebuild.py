@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,7 @@ def _date(found: _Found) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+@cache
 def _by_readmode(recipe: str) -> bool:
     try:
         return find_recipe(recipe).by_readmode
