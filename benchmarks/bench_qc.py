@@ -81,7 +81,8 @@ def trend(store: Path) -> None:
 def make_products(folder: Path, count: int) -> None:
     """Write products with a QC table of 200 rows."""
     rng = np.random.default_rng(2)
-    tables = {"QC": qc_table(rows(rng, 200)), "SETTINGS": Table({"name": ["a"], "source": ["b"]})}
+    settings = Table({"name": ["a"], "value": ["1"], "unit": [""], "source": ["mine.yaml"]})
+    tables = {"QC": qc_table(rows(rng, 200)), "SETTINGS": settings}
     product = PixelFlat(image=Signal.of(rng.normal(1.0, 0.1, (64, 64)), 1.0))
     for i in range(count):
         cards = {

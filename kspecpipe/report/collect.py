@@ -266,9 +266,11 @@ def _files(products: Sequence[Product]) -> tuple[tuple[tuple[str, str, str], ...
         return (("this file", str(error), "unreadable"),), ""
     except OSError:
         log = ""
-    rows = [] if table is None else table
+    columns = ("name", "value", "source")
+    # A product of another pipeline may have a table of that name and other columns.
+    rows = [] if table is None or not set(columns) <= set(table.colnames) else table
     changed = [row for row in rows if str(row["source"]) != "default"]
-    settings = [tuple(str(row[name]) for name in ("name", "value", "source")) for row in changed]
+    settings = [tuple(str(row[name]) for name in columns) for row in changed]
     return tuple((a, b, c) for a, b, c in settings), log[-_LOG_LENGTH:]
 
 

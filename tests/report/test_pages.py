@@ -4,6 +4,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 
 from kspecpipe.cli import main
 from kspecpipe.qc import Flag
@@ -164,6 +166,16 @@ def test_settings_and_log_of_a_real_product_are_shown(camera, tmp_path, monkeypa
     assert "<td>4.5</td><td>--set mbias.stacked_clipping_sigma=4.5</td>" in text
     assert "read noise" in text
     assert "data:image/webp;base64," in text
+
+
+def test_a_settings_table_of_another_form_is_left_out(camera, tmp_path):
+    camera.run("mbias", camera.sof_of(camera.biases(3)))
+    (path,) = camera.output.glob("*.fits")
+    with fits.open(path, mode="update") as hdus:
+        hdus["SETTINGS"] = fits.BinTableHDU(Table({"name": ["a"]}), name="SETTINGS")
+    assert main(["qc", "report", str(tmp_path / "out"), "--qc-store", str(camera.output)]) == 0
+    text = (tmp_path / "out" / "2026-01-29.html").read_text()
+    assert "Settings that differ" not in text
 
 
 @pytest.mark.parametrize(
