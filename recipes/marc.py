@@ -29,7 +29,9 @@ from kspecpipe.frame import FrameStack
 from kspecpipe.preprocess import DetectorCalibrations, Masters, calibrate_frame
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.spectra import FibreFlat, TramlineMap, WaveSolution
+from kspecpipe.wavelength.drift import predict_from_solution
 from kspecpipe.wavelength.linelist import LineList
+from kspecpipe.wavelength.predict import Prediction
 from kspecpipe.wavelength.solve import ArcSpectra, solve_arcs
 from kspecpipe.wavelength.solve import WaveSolution as SolvedArcs
 
@@ -61,7 +63,10 @@ class MArc(BaseRecipe):
             "FIBRE_FLAT", default=None, match=("shape", "mode"), doc="response of the fibres"
         )
         earlier: WaveSolution | None = calibration(
-            "WAVE_SOLUTION", default=None, match=("shape", "mode"), doc="an earlier solution"
+            "WAVE_SOLUTION",
+            default=None,
+            match=("shape", "mode"),
+            doc="an earlier solution, at most 10 pixels away, to start from",
         )
         arc_lines: LineList | None = user_file(
             "ARC_LINES", default=None, doc="line list in place of the shipped one"
@@ -115,7 +120,7 @@ class MArc(BaseRecipe):
             )
             for exposure, frame in zip(exposures, inputs.arcs, strict=True)
         ]
-        prediction = self.setup.prediction(inputs.arcs.infos[0], inputs.arcs.shape[2])
+        prediction = predict(inputs, self.setup)
         lines = inputs.arc_lines or inputs.shipped_lines
         solved = solve_arcs(arcs, lines, prediction, live)
         found: dict[str, Any] = solved.diagnostics
@@ -180,3 +185,11 @@ class MArc(BaseRecipe):
             arc=np.sum([np.where(s.good, s.value, 0.0) for s in spectra], axis=0),
             fibres=table,
         )
+
+
+def predict(inputs: Any, setup: Any) -> Prediction:
+    """Predict the wavelengths from the earlier solution, or from what the instrument says."""
+    if inputs.earlier is not None:
+        return predict_from_solution(inputs.earlier.wavelength.value)
+    prediction: Prediction = setup.prediction(inputs.arcs.infos[0], inputs.arcs.shape[2])
+    return prediction
