@@ -66,7 +66,7 @@ class MArc(BaseRecipe):
             "WAVE_SOLUTION",
             default=None,
             match=("shape", "mode"),
-            doc="an earlier solution, at most 10 pixels away, to start from",
+            doc="an earlier solution to start from",
         )
         arc_lines: LineList | None = user_file(
             "ARC_LINES", default=None, doc="line list in place of the shipped one"
