@@ -9,7 +9,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from importlib import import_module
 from multiprocessing import connection
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -121,13 +121,14 @@ class ClusterPool:
                 f"--scheduler {address}: no scheduler answers ({type(error).__name__}); "
                 "is `dask scheduler` running, and the address right?"
             ) from None
-        self._executor: Executor = self._client.get_executor(pure=False, retries=0)
+        self._executor: Any = self._client.get_executor(pure=False, retries=0)
         self.capacity = 100_000  # Dask queues
         self.memory = float("inf")
 
     def submit(self, function: Callable[[Any], Any], order: Any) -> Future[Any]:
         """Hand an order to a worker."""
-        return self._executor.submit(function, order)
+        future: Future[Any] = self._executor.submit(function, order)
+        return future
 
     def renew(self) -> None:
         """Do nothing: Dask replaces workers and starts their jobs again by itself."""
@@ -141,7 +142,7 @@ class ClusterPool:
     def close(self, *, wait: bool) -> None:
         """Leave the scheduler as it is."""
         with contextlib.suppress(OSError, TimeoutError, RuntimeError):
-            self._executor.shutdown(wait=wait, cancel_futures=not wait)
+            self._executor.shutdown(wait=wait)  # Dask's own form: without waiting it cancels
             self._client.close(timeout=2)
 
 
