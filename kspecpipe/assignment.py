@@ -32,9 +32,14 @@ def wrong_assignment(name: str, pattern: str, frames: Sequence[FrameInfo]) -> st
     for info in frames:
         for keyword, value in named.items():
             own = info.keywords.get(keyword)
-            if own is not None and str(own).lower() != value.lower():
+            if own is not None and _differs(value.lower(), str(own).lower()):
                 return (
                     f"{name}: is the assignment of {value}, but {info.name} is of {own}; give the "
                     f"assignment of {own}, or rename the file if it is right all the same"
                 )
     return None
+
+
+def _differs(value: str, own: str) -> bool:
+    """Whether two names differ by their numbers; names of another kind are the user's own."""
+    return value != own and re.sub(r"\d+", "#", value) == re.sub(r"\d+", "#", own)

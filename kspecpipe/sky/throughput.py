@@ -136,7 +136,7 @@ def throughput_from_sky_lines(
     fits: list[FittedScale] = []
     for _ in range(4):
         template = _median(np.where(good, lines, np.nan) / scale[:, None])
-        if not has_lines(template, np.nanmedian(variance / scale[:, None] ** 2, axis=0)):
+        if not has_lines(template, _median(variance / scale[:, None] ** 2)):
             raise RecipeError(
                 f"no sky line stands out of the noise in {len(fibres)} fibres; throughput cannot "
                 "be measured from sky lines. Give a SKYFLAT or use that of the flat"

@@ -14,7 +14,9 @@ def frame(**keywords: str) -> FrameInfo:
     return FrameInfo("tile_046 1.fits", keywords=keywords)
 
 
-@pytest.mark.parametrize("name", ["tile_046.assign.txt", "TILE_046.assign.txt", "my fibres.txt"])
+@pytest.mark.parametrize(
+    "name", ["tile_046.assign.txt", "TILE_046.assign.txt", "my.assign.txt", "my fibres.txt"]
+)
 def test_its_own_and_files_with_other_names_are_taken(name):
     assert wrong_assignment(name, PATTERN, [frame(target="tile_046")]) is None
 
