@@ -235,6 +235,7 @@ def calibrate_exposure(exposure: FluxExposure, response: Response) -> Calibrated
         spectra=apply_response(reduced.spectra, seen, vector),
         sky=np.asarray(reduced.sky, float) * factor,
         lsf=reduced.lsf,
+        telluric=reduced.telluric,
         factor=factor,
         factor_error=vector.error / vector.value,
         extinction=np.asarray(response.extinction, float),

@@ -90,8 +90,13 @@ class Calibrated(Product):
         "FACTERR", unit="", doc="relative error of FACTOR, common to all fibres"
     )
     extinction: FloatArray = image_hdu("EXTINCT", unit="mag", doc="extinction per airmass")
+    telluric: FloatArray | None = image_hdu(
+        "TELLURIC", unit="", optional=True, doc="transmission of the telluric bands, not applied"
+    )
     axis: dict[str, Any] = cards(
-        "PRIMARY,VARIANCE,DQ,SKY,LSF,FACTOR,FACTERR,EXTINCT", *GRID_AXIS, doc="wavelength grid"
+        "PRIMARY,VARIANCE,DQ,SKY,LSF,FACTOR,FACTERR,EXTINCT,TELLURIC",
+        *GRID_AXIS,
+        doc="wavelength grid",
     )
     correlation: dict[str, Any] = cards(
         "PRIMARY", *CORRELATION, doc="correlation of samples 1, 2, 3 pixels apart, median fibre"

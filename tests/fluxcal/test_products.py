@@ -45,6 +45,7 @@ def calibrated():
         factor=np.full((3, 7), 1e-19),
         factor_error=np.full(7, 0.01),
         extinction=np.full(7, 0.2),
+        telluric=np.full((3, 7), 0.9),
         axis=AXIS,
         calibration=CARDS,
         fibres=Table({"FIBRE_ID": [1, 2, 3], "AIRMASS": [1.1, 1.2, 1.3]}),
@@ -94,6 +95,7 @@ def test_every_hdu_has_its_unit(tmp_path):
         "FACTOR": "erg/s/cm2/Angstrom/electron",
         "FACTERR": "",
         "EXTINCT": "mag",
+        "TELLURIC": "",
     }
 
 
