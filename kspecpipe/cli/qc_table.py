@@ -17,7 +17,7 @@ import numpy as np
 from astropy.io.ascii import ecsv
 from astropy.table import Table
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -120,20 +120,20 @@ def render(rows: Sequence[Row], form: str) -> bytes:
 def _print(rows: Sequence[Row], most: int) -> None:
     console = Console(highlight=False)
     shown = rows[-most:] if most > 0 else rows
-    columns = ("night", "recipe", "mode", "metric", "exposure", "fibre", "value", "unit")
-    table = RichTable(box=box.SIMPLE_HEAD)
-    for column in (*columns, "warn", "fail", "flag"):
-        right = column in ("fibre", "value")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    table = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
+    names = ["night", "recipe", "mode", "name", "exposure", "fibre", "value", "unit"]
+    # A narrow terminal has no room for limits, and columns without any text need none.
+    limits = ("warn", "fail") if console.width >= 120 else ()
+    names = [name for name in names if name == "value" or any(row[name] for row in shown)]
+    for name in (*names, *limits, "flag"):
+        side: JustifyMethod = "right" if name in ("fibre", "value") else "left"
+        title = "metric" if name == "name" else name
+        table.add_column(title, justify=side, no_wrap=name in ("night", "name", "value", "flag"))
     for row in shown:
-        limits, flag = limits_of(row), Flag(row["flag"])
+        flag, own = Flag(row["flag"]), limits_of(row)
         table.add_row(
-            *(str(row[name] or "") for name in ("night", "recipe", "mode", "name", "exposure")),
-            str(row["fibre"] or ""),
-            "-" if row["value"] is None else f"{row['value']:.4g}",
-            row["unit"] or "",
-            interval(limits.warn),
-            interval(limits.fail),
+            *(_shown(row[name]) for name in names),
+            *(interval(getattr(own, level)) for level in limits),
             Text(str(flag), style=FLAG_COLOURS[flag]),
         )
     console.print(table)
@@ -142,6 +142,12 @@ def _print(rows: Sequence[Row], most: int) -> None:
     console.print(f"{len(rows)} metrics: {text or 'none'}")
     if len(shown) < len(rows):
         console.print(f"the last {len(shown)} are shown; --rows 0 shows all, -o FILE writes all")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value or "")
 
 
 def _format_of(path: Path | None) -> str:
