@@ -116,8 +116,10 @@ class MFlat(BaseRecipe):
             doc="rms of the fibre flat about its smooth course",
             needs="the fibre has enough light",
         )
-        fringes: float = metric(
-            "FRINGE AMPLITUDE", doc="90th percentile of the fringes' amplitude, median live fibre"
+        fringes: float | None = metric(
+            "FRINGE AMPLITUDE",
+            doc="90th percentile of the fringes' amplitude, median live fibre",
+            needs="the flat has enough light",
         )
         blaze_rms: float = metric(
             "BLAZE RMS", doc="relative scatter of the median live fibre about the blaze"
@@ -201,13 +203,19 @@ class MFlat(BaseRecipe):
             exposure_50=light.percentiles[1],
             exposure_90=light.percentiles[2],
             flat_rms=_of_live(flat_rms(response.fibre_flat), live),
-            fringes=float(np.nanmedian(fringe_amplitude(response.fibre_flat)[live])),
+            fringes=_median(fringe_amplitude(response.fibre_flat)[live]),
             blaze_rms=response.blaze_rms,
             low=int(found.low.sum()),
             cold=found.cold,
             cold_fraction=found.cold / found.lit,
             chi2=found.chi2,
         )
+
+
+def _median(values: FloatArray) -> float | None:
+    """Return the median of the finite values; None without any."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else None
 
 
 def _of_live(values: FloatArray, live: BoolArray) -> list[float | None]:
