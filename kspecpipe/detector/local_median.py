@@ -9,7 +9,7 @@ from kspecpipe.signal import BoolArray, FloatArray, IntArray
 #: Values around pixels that are held in memory at once.
 _AT_ONCE = 400_000
 
-#: Rows and columns of some pixels, as from `numpy.nonzero`.
+# Rows and columns of some pixels, as from `numpy.nonzero`.
 Pixels = tuple[IntArray, ...]
 
 
