@@ -149,7 +149,8 @@ class SkyModel:
             terms = regressors(self.spline.derivatives(sampling, existing), sampling.width)
             variance += _projected_variance(terms, matched.covariance)
         gap = self._gap(sampling.position, existing)
-        lost = (gap > _UNKNOWN) | ~sampling.known[:, None] | (model < 0)
+        # In a gap the band of the covariance is cut short; where it loses its sign nothing is known.
+        lost = (gap > _UNKNOWN) | ~sampling.known[:, None] | (model < 0) | (variance < 0)
         sky = Signal.of(np.where(lost, np.nan, value), np.where(lost, np.nan, variance))
         return sky.flag(gap > _EXTRAPOLATED, DQ.EXTRAPOLATED).flag(lost, DQ.NO_DATA)
 
@@ -171,7 +172,7 @@ class SkyModel:
         result = np.empty((len(wavelength), 2))
         for lag in (1, 2):
             shared = rows.covariance_of_next(self.spline.fit.band, lag, model)
-            norm = np.sqrt(variance[:, lag:] * variance[:, :-lag])
+            norm = np.sqrt(np.maximum(variance[:, lag:] * variance[:, :-lag], 0.0))
             result[:, lag - 1] = np.median(shared / np.maximum(norm, 1e-30), axis=1)
         return np.clip(result, -1, 1)
 
