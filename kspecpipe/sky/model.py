@@ -149,7 +149,7 @@ class SkyModel:
             terms = regressors(self.spline.derivatives(sampling, existing), sampling.width)
             variance += _projected_variance(terms, matched.covariance)
         gap = self._gap(sampling.position, existing)
-        # In a gap the band of the covariance is cut short; where it loses its sign nothing is known.
+        # In a gap the band of the covariance is cut short: without its sign nothing is known.
         lost = (gap > _UNKNOWN) | ~sampling.known[:, None] | (model < 0) | (variance < 0)
         sky = Signal.of(np.where(lost, np.nan, value), np.where(lost, np.nan, variance))
         return sky.flag(gap > _EXTRAPOLATED, DQ.EXTRAPOLATED).flag(lost, DQ.NO_DATA)

@@ -68,7 +68,7 @@ FAULTS = {
     "SKY LINE CHI2": (scatter_lines, [*LINES, *SKY]),
     "COSMIC FRACTION": (let_rays_in, SKY),
     "PROFILE CHI2": (disturb, ["SKY RESIDUAL", "COSMIC FRACTION", *SKY]),
-    "USABLE FRACTION": (saturate, SKY),
+    "USABLE FRACTION": (saturate, ["SKY RESIDUAL", *SKY]),
     "SKY RESIDUAL": (disturb, ["PROFILE CHI2", "COSMIC FRACTION", *SKY]),
     "SKY FIBRES DROPPED": (stain, ["SKY RESIDUAL", "THROUGHPUT VS SKY"]),
     "THROUGHPUT VS SKY": (clog, ["SKY FIBRES DROPPED", "SKY RESIDUAL", "PROFILE CHI2"]),
