@@ -13,7 +13,7 @@ from kspecpipe.science import correlation_cards, grid_cards
 from kspecpipe.signal import DQ, UNUSABLE, BoolArray, FloatArray, Signal
 from kspecpipe.sky.rebin import Grid, plan_rebin, rebin_back
 from kspecpipe.sky.resample import Kernel, Resampling
-from kspecpipe.spectra import Extracted, Reduced
+from kspecpipe.spectra import REDUCED_GRID, Extracted, Reduced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,14 @@ def choose_grid(chosen: GridSettings | None, wavelength: FloatArray) -> Grid:
     if chosen is None:
         return Grid.from_wavelength(wavelength)
     return Grid(chosen.start, chosen.step, chosen.n)
+
+
+def grid_of_reduced(extracted: Extracted) -> Grid | None:
+    """Return the grid of the REDUCED that was made with EXTRACTED; None when it is not stored."""
+    if not all(card in extracted.grid for card in REDUCED_GRID):
+        return None
+    start, step, n = (extracted.grid[card] for card in REDUCED_GRID)
+    return Grid(float(start), float(step), int(n))
 
 
 def onto_grid(extracted: Extracted, wavelength: FloatArray, grid: Grid, kernel: Kernel) -> Gridded:

@@ -17,7 +17,7 @@ from kspecpipe.sky.subtract import SkySubtracted, subtract_sky
 from kspecpipe.sky.telluric import TelluricRegion, telluric_dq
 from kspecpipe.sky.throughput import Throughput, flag_low_throughput
 from kspecpipe.sky.transmission import transmission_of_standards, transmission_of_table
-from kspecpipe.spectra import CORRELATION, Extracted, FibreFlat, Reduced
+from kspecpipe.spectra import CORRELATION, REDUCED_GRID, Extracted, FibreFlat, Reduced
 from kspecpipe.transmission import difference_from_lines, flat_response, line_throughput
 
 
@@ -139,6 +139,7 @@ def reduce_exposure(
             sky=native.value,
             flat_variance=response.variance / fibres.divisor(table) ** 2,
             sky_variance=native.variance,
+            grid=dict(zip(REDUCED_GRID, (grid.start, grid.step, grid.n), strict=True)),
             fibres=table,
         ),
         Reduced(

@@ -32,6 +32,7 @@ BLAZE_CARDS = tuple(
     f"ESO PRO BLAZE {name}"
     for name in ("METHOD", "RMS", "AMPLITUDE", "PERIOD", "CENTRE", "QUADRATIC", "CUBIC", "SLOPE")
 )
+REDUCED_GRID = ("ESO PRO GRID START", "ESO PRO GRID STEP", "ESO PRO GRID N")
 CORRELATION = ("ESO PRO CORR1", "ESO PRO CORR2", "ESO PRO CORR3")
 
 
@@ -179,6 +180,9 @@ class Extracted(Product):
     )
     noise: dict[str, Any] = cards(
         "RON", "PRNU", doc="relative pixel-response scatter in the variance"
+    )
+    grid: dict[str, Any] = cards(
+        "PRIMARY", *REDUCED_GRID, doc="grid of the REDUCED of the same exposure"
     )
     fibres: Table = table_hdu("FIBRES", doc="one row per fibre")
 

@@ -10,7 +10,14 @@ from kspecpipe import fibres
 from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.declare import Declared, ProductSpec, calibration, metric, parameter, product
 from kspecpipe.errors import RecipeError
-from kspecpipe.gridding import Gridded, GridSettings, choose_grid, onto_grid, onto_pixels
+from kspecpipe.gridding import (
+    Gridded,
+    GridSettings,
+    choose_grid,
+    grid_of_reduced,
+    onto_grid,
+    onto_pixels,
+)
 from kspecpipe.signal import FloatArray
 from kspecpipe.spectra import Extracted, Reduced, WaveSolution
 
@@ -21,7 +28,7 @@ class Rebin(BaseRecipe):
     REDUCED is built from EXTRACTED and the factors stored in it: spectra are divided by flat and
     throughput and rebinned with their flux conserved, the stored sky goes through the same map and
     is subtracted. The grid is the parameter's, else that of WAVE_SOLUTION, else that of the
-    spectra themselves. In reverse REDUCED returns to the native pixels of its EXTRACTED.
+    REDUCED of the same exposure. In reverse REDUCED returns to the native pixels of its EXTRACTED.
     """
 
     name = "rebin"
@@ -116,9 +123,10 @@ class Rebin(BaseRecipe):
         live = np.isfinite(reference).all(axis=1)
         if not live.any():
             raise RecipeError(f"{extracted.name}: no fibre has wavelengths. Are all of them dead?")
-        return onto_grid(
-            extracted, own, choose_grid(parameters.grid, reference[live]), parameters.kernel
-        )
+        grid = choose_grid(parameters.grid, reference[live])
+        if parameters.grid is None and inputs.solution is None:
+            grid = grid_of_reduced(extracted) or grid
+        return onto_grid(extracted, own, grid, parameters.kernel)
 
     @staticmethod
     def _of_solution(extracted: Extracted, solution: WaveSolution | None) -> FloatArray:
