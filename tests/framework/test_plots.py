@@ -30,6 +30,10 @@ def tables(name: str) -> Table:
         table["THROUGHPUT"] = [1.0, 0.9, 0.3, np.nan, 1.1]
         table["TYPE"] = ["P", "S", "C", "P", "P"]
         return table
+    if name == "stars":
+        stars = Table({"name": [f"star {i}" for i in range(NFIB)], "used": [True] * NFIB})
+        stars["template"] = ["am00ct6000"] * NFIB
+        return stars
     if name == "lamps":
         return Table({"LAMP": ["d2", "qth"], "FIRST": [0, 30], "LAST": [29, 59]})
     rng = np.random.default_rng(2)
