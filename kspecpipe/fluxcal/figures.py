@@ -187,7 +187,8 @@ def draw_match(
     observed, model, response = star
     axis.plot(wavelength, observed * response, lw=0.6, label="observed")
     axis.plot(wavelength, model, lw=0.8, label="model")
-    axis.set(xlabel=_WAVELENGTH, ylabel="erg/s/cm²/Å", ylim=(0, 1.15 * float(np.nanmax(model))))
+    top = float(np.nan_to_num(model).max()) or 1.0
+    axis.set(xlabel=_WAVELENGTH, ylabel="erg/s/cm²/Å", ylim=(0, 1.15 * top))
     axis.legend(fontsize="small")
 
 

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from kspecpipe import plots
 from kspecpipe.fibres import fibre_table
+from kspecpipe.fluxcal.grid import BANDS
 from kspecpipe.product import Product
 from kspecpipe.signal import DQ, Signal
 
@@ -21,7 +22,19 @@ CARDS = {
     "CDELT1": 2.0,
     "CRPIX1": 1.0,
 }
-SHAPES = {"profile": (NFIB, 4, 11), "blaze": (NX,), "glow": (1, NFIB, NX)}
+SHAPES = {
+    "profile": (NFIB, 4, 11),
+    "blaze": (NX,),
+    "glow": (1, NFIB, NX),
+    "response": (NX,),
+    "extinction": (NX,),
+    "factor_error": (NX,),
+}
+
+
+#: A response without any value is never written: its recipe refuses.
+DRAWN = [(catg, "noise") for catg in sorted(plots._PAINTERS)]
+DRAWN += [(catg, "nan") for catg in sorted(plots._PAINTERS) if catg != "RESPONSE"]
 
 
 def tables(name: str) -> Table:
@@ -33,6 +46,9 @@ def tables(name: str) -> Table:
     if name == "stars":
         stars = Table({"name": [f"star {i}" for i in range(NFIB)], "used": [True] * NFIB})
         stars["template"] = ["am00ct6000"] * NFIB
+        stars["grey"] = np.linspace(0.9, 1.1, NFIB)
+        for band in BANDS:
+            stars[f"res_{band}"] = stars[f"fin_{band}"] = 0.01
         return stars
     if name == "lamps":
         return Table({"LAMP": ["d2", "qth"], "FIRST": [0, 30], "LAST": [29, 59]})
@@ -72,8 +88,7 @@ def product_of(catg: str, fill: str) -> Product:
 @pytest.mark.filterwarnings(
     "ignore:(All-NaN|Mean of empty|Degrees of freedom|No artists|Data has no pos)"
 )
-@pytest.mark.parametrize("fill", ["noise", "nan"])
-@pytest.mark.parametrize("catg", sorted(plots._PAINTERS))
+@pytest.mark.parametrize(("catg", "fill"), DRAWN)
 def test_each_product_is_drawn_with_axes_that_say_what_they_show(catg, fill):
     figure = plots.draw(product_of(catg, fill))
     assert figure is not None

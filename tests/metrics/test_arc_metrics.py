@@ -26,11 +26,11 @@ def warp(scene: Any) -> None:
 
 def bend(scene: Any) -> None:
     """Move lines near and far alike in all fibres, which no smooth dispersion follows."""
-    scene.move(columns=0.2 * np.sin(np.arange(scene.adu.shape[2]) / 6))
+    scene.move(columns=0.14 * np.sin(np.arange(scene.adu.shape[2]) / 6))
 
 
 def blur(scene: Any) -> None:
-    scene.blur(2.2, axis=2)
+    scene.blur(1.9, axis=2)
 
 
 def sink(scene: Any) -> None:
@@ -46,20 +46,20 @@ def lamps(*names: str) -> Any:
 
 def overexpose(scene: Any) -> None:
     """Let the cores of the brightest lines saturate."""
-    scene.adu[scene.light > 0.5 * np.percentile(scene.light, 99.9)] = 65535
+    scene.adu[scene.light > 0.3 * np.percentile(scene.light, 99.9)] = 65535
 
 
 FEW = ["LINES IDENTIFIED", "LINES USED", "WAVE RMS", "WAVE HELD OUT", "WAVE COVERAGE", "LAMPS OFF"]
 FAULTS = {
     "LINES IDENTIFIED": (lamps("Hg", "Cd"), FEW),
-    "LINES USED": (lamps("Hg", "Cd"), FEW),
-    "WAVE RMS": (warp, []),
+    "LINES USED": (blur, ["LSF FWHM", "WAVE COVERAGE", "WAVE HELD OUT"]),
+    "WAVE RMS": (warp, ["WAVE HELD OUT"]),
     "WAVE HELD OUT": (bend, []),
     "WAVE MARGIN": (darken(320, 500), ["WAVE COVERAGE"]),
     "WAVE COVERAGE": (darken(0, 210), ["LINES USED"]),
-    "LSF FWHM": (blur, ["LINES USED", "WAVE HELD OUT"]),
+    "LSF FWHM": (blur, ["LINES USED", "WAVE COVERAGE", "WAVE HELD OUT"]),
     "TRACE SHIFT": (sink, []),
-    "SATURATED FRACTION": (overexpose, []),
+    "SATURATED FRACTION": (overexpose, ["WAVE RMS"]),
     "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), []),
 }
 

@@ -17,7 +17,7 @@ def flex(scene: Any) -> None:
 
 
 def stretch(scene: Any) -> None:
-    scene.move(columns=np.linspace(-0.13, 0.13, scene.adu.shape[2]))
+    scene.move(columns=np.linspace(-0.18, 0.18, scene.adu.shape[2]))
 
 
 def scatter_lines(scene: Any) -> None:
