@@ -47,7 +47,7 @@ def lamps(*names: str) -> Any:
 def few_lines(scene: Any) -> None:
     """Let two lamps burn, dimly: one of them has few lines, the other hardly any here."""
     lamps("Hg", "Cd")(scene)
-    scene.dim(np.full(scene.adu.shape[2], 0.1))
+    scene.dim(np.full(scene.adu.shape[2], 0.4))
 
 
 def overexpose(scene: Any) -> None:
