@@ -14,17 +14,17 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe import io, plots
-from kspecpipe.history import Selection, select_metrics
 from kspecpipe.images import PixelFlat
 from kspecpipe.nights import night_of
 from kspecpipe.qc import Limits, QCRow
-from kspecpipe.rebuild import rebuild
+from kspecpipe.quality.history import Selection, select_metrics
+from kspecpipe.quality.rebuild import rebuild
+from kspecpipe.quality.store import InputRecord, ProductRecord, RunRecord, record_run, record_runs
+from kspecpipe.quality.trend import analyse
+from kspecpipe.quality.trend_figure import draw_trend
+from kspecpipe.quality.trend_series import series_of
 from kspecpipe.report import write_report
 from kspecpipe.signal import Signal
-from kspecpipe.store import InputRecord, ProductRecord, RunRecord, record_run, record_runs
-from kspecpipe.trend import analyse
-from kspecpipe.trend_figure import draw_trend
-from kspecpipe.trend_series import series_of
 from kspecpipe.writing import qc_table
 
 FIBRES = 150

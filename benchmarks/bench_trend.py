@@ -10,7 +10,7 @@ import argparse
 
 import numpy as np
 
-from kspecpipe.trend import analyse
+from kspecpipe.quality.trend import analyse
 
 LIMITS = {"fail": (0.8, 1.2)}
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kspecpipe import common_metrics as common
 from kspecpipe import inputs as input_files
 from kspecpipe import layered_settings as layered
 from kspecpipe import writing
@@ -22,18 +21,19 @@ from kspecpipe.errors import (
     RecipeError,
 )
 from kspecpipe.frame import FrameInfo
-from kspecpipe.history import past_of
 from kspecpipe.instrument import Instrument, instrument_from, load_instrument
-from kspecpipe.limit_rules import Past, judge_by_rules, references_of
 from kspecpipe.logs import Memory, python_warnings
 from kspecpipe.outcome import Outcome
 from kspecpipe.provenance import Origin
 from kspecpipe.qc import BAD_FLAGS, QCRow, judge
+from kspecpipe.quality import common_metrics as common
+from kspecpipe.quality.history import past_of
+from kspecpipe.quality.limit_rules import Past, judge_by_rules, references_of
+from kspecpipe.quality.run_record import mode_of, run_record
+from kspecpipe.quality.store import STORE_NAME, StoreError, Verdict, record_run, verdicts
 from kspecpipe.registry import recipe_names
-from kspecpipe.run_record import mode_of, run_record
 from kspecpipe.runtime import utc_now
 from kspecpipe.sof import SofEntry
-from kspecpipe.store import STORE_NAME, StoreError, Verdict, record_run, verdicts
 from kspecpipe.yaml_source import merge_nodes
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from kspecpipe.frame import FrameInfo, FrameStack, RawFrame
 from kspecpipe.instrument import Instrument, shipped_instruments
 from kspecpipe.problems import Problems
 from kspecpipe.qc import BAD_FLAGS
+from kspecpipe.quality.store import Verdict
 from kspecpipe.sky.telluric import parse_telluric_regions
 from kspecpipe.sof import CALIBRATION_TAGS, RAW_TAGS, SofEntry
-from kspecpipe.store import Verdict
 
 #: Frames that the rules of an instrument may call FLAT while the user knows better.
 _FLAT_FAMILY = ("FLATOFF", "LFLAT", "SKYFLAT")

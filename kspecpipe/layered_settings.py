@@ -9,11 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kspecpipe.common_metrics import CommonMetrics
 from kspecpipe.declare import Declared, MetricSpec, ParameterSpec
 from kspecpipe.errors import SettingsError
-from kspecpipe.limit_rules import Level, Rule, read_rule
 from kspecpipe.qc import Limits
+from kspecpipe.quality.common_metrics import CommonMetrics
+from kspecpipe.quality.limit_rules import Level, Rule, read_rule
 from kspecpipe.schema import build, convert, key, noting, raise_all
 from kspecpipe.yaml_source import Node, merge_nodes, nearest, parse_scalar, read_yaml
 

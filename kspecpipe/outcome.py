@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from kspecpipe.errors import ExitCode
 from kspecpipe.qc import QCRow
-from kspecpipe.store import RunRecord
+from kspecpipe.quality.store import RunRecord
 
 PlotMode = Literal["none", "file", "show"]
 

@@ -20,9 +20,9 @@ from kspecpipe.cli.reference import (
     product_page,
 )
 from kspecpipe.cli.shipped import limits_of_modes
-from kspecpipe.common_metrics import COMMON_LIMITS, CommonMetrics
 from kspecpipe.declare import InputSpec, MetricSpec, ParameterSpec, ProductSpec
 from kspecpipe.errors import ExitCode, SettingsError
+from kspecpipe.quality.common_metrics import COMMON_LIMITS, CommonMetrics
 from kspecpipe.registry import recipe_names
 from kspecpipe.terminal import interval
 from kspecpipe.yaml_source import nearest

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from kspecpipe.errors import SettingsError
-from kspecpipe.store import STORE_NAME
+from kspecpipe.quality.store import STORE_NAME
 
 #: Action -> (module with `configure` and `run`, help).
 ACTIONS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kspecpipe.errors import ExitCode, SettingsError
 from kspecpipe.instrument import load_instrument, shipped_instruments
-from kspecpipe.rebuild import rebuild, restore_verdicts, set_aside
-from kspecpipe.run_record import longitude_of
-from kspecpipe.store import STORE_NAME
+from kspecpipe.quality.rebuild import rebuild, restore_verdicts, set_aside
+from kspecpipe.quality.run_record import longitude_of
+from kspecpipe.quality.store import STORE_NAME
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

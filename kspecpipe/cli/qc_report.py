@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kspecpipe.cli.qc import store_path
 from kspecpipe.errors import ExitCode, SettingsError
-from kspecpipe.history import nights
+from kspecpipe.quality.history import nights
 from kspecpipe.report import write_report
 
 

@@ -14,9 +14,9 @@ from kspecpipe.cli.recipe import add_setting_options
 from kspecpipe.errors import ExitCode, SettingsError
 from kspecpipe.execution import shipped_layers
 from kspecpipe.instrument import Instrument, load_instrument, shipped_instruments
+from kspecpipe.quality.rescore import Rescored, Today, Work, common_units, rescore
+from kspecpipe.quality.store import person
 from kspecpipe.registry import recipe_names
-from kspecpipe.rescore import Rescored, Today, Work, common_units, rescore
-from kspecpipe.store import person
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -24,8 +24,8 @@ from rich.text import Text
 from kspecpipe.atomic import write_files
 from kspecpipe.cli.qc import store_path
 from kspecpipe.errors import ExitCode, ProductError, SettingsError
-from kspecpipe.history import COLUMNS, Row, Selection, limits_of, select_metrics
 from kspecpipe.qc import Flag
+from kspecpipe.quality.history import COLUMNS, Row, Selection, limits_of, select_metrics
 from kspecpipe.terminal import FLAG_COLOURS, interval
 
 FORMATS = ("text", "csv", "ecsv", "json", "parquet")

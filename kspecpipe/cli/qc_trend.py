@@ -15,11 +15,11 @@ from kspecpipe.atomic import write_files
 from kspecpipe.cli.qc import store_path
 from kspecpipe.cli.qc_table import add_selection, selection_of
 from kspecpipe.errors import ExitCode, ProductError, SettingsError
-from kspecpipe.history import select_metrics
 from kspecpipe.provenance import sanitise
-from kspecpipe.trend import HORIZON, WINDOW, Trend, analyse
-from kspecpipe.trend_figure import draw_trend
-from kspecpipe.trend_series import EVENTS_NAME, Event, Series, read_events, series_of
+from kspecpipe.quality.history import select_metrics
+from kspecpipe.quality.trend import HORIZON, WINDOW, Trend, analyse
+from kspecpipe.quality.trend_figure import draw_trend
+from kspecpipe.quality.trend_series import EVENTS_NAME, Event, Series, read_events, series_of
 
 _MOST_FIBRES = 5
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from kspecpipe import io
 from kspecpipe.cli.qc import store_path
 from kspecpipe.errors import ExitCode, SettingsError
-from kspecpipe.history import Row, find_product, folder_of, of_runs, users_of
-from kspecpipe.store import (
+from kspecpipe.quality.history import Row, find_product, folder_of, of_runs, users_of
+from kspecpipe.quality.store import (
     ProductRecord,
     Verdict,
     Word,

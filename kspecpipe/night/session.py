@@ -25,8 +25,8 @@ from kspecpipe.night.plan import Plan, Request, make_plan
 from kspecpipe.night.pool import Pool
 from kspecpipe.night.user_files import found_files, read_given
 from kspecpipe.outcome import Outcome, RunOptions
+from kspecpipe.quality.store import STORE_NAME, StoreError, knows, record_run, verdicts
 from kspecpipe.registry import recipe_names
-from kspecpipe.store import STORE_NAME, StoreError, knows, record_run, verdicts
 
 _LOCK = ".kspec_reduce.lock"
 _PATIENCE = 0.5  # [s] between looks at a lock

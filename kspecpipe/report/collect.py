@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kspecpipe import io
 from kspecpipe.errors import InputError
-from kspecpipe.history import (
+from kspecpipe.qc import Flag, QCRow, worst
+from kspecpipe.quality.history import (
     Row,
     folder_of,
     limits_of,
@@ -20,8 +21,7 @@ from kspecpipe.history import (
     runs_of,
     value_of,
 )
-from kspecpipe.qc import Flag, QCRow, worst
-from kspecpipe.store import Verdict, verdicts
+from kspecpipe.quality.store import Verdict, verdicts
 
 ORDER = list(Flag)
 _LOG_LENGTH = 20_000

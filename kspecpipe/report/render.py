@@ -16,8 +16,8 @@ from markupsafe import Markup
 from kspecpipe._version import __version__
 from kspecpipe.atomic import write_files
 from kspecpipe.errors import ProductError, SettingsError
-from kspecpipe.history import night_summaries, nights
 from kspecpipe.qc import Flag
+from kspecpipe.quality.history import night_summaries, nights
 from kspecpipe.report import charts
 from kspecpipe.report.collect import Night, collect
 from kspecpipe.report.pictures import embedded

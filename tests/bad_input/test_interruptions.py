@@ -127,7 +127,7 @@ def test_two_processes_on_one_folder_both_succeed(camera):
 
 
 def test_a_locked_history_is_a_warning(camera, monkeypatch):
-    monkeypatch.setattr("kspecpipe.store.PATIENCE", 0.05)
+    monkeypatch.setattr("kspecpipe.quality.store.PATIENCE", 0.05)
     sof = camera.sof_of(camera.biases(3))
     camera.output.mkdir()
     lock = sqlite3.connect(camera.output / "qc.sqlite", isolation_level=None)

@@ -16,12 +16,12 @@ from astropy.table import Table
 import kspecpipe
 from kspecpipe import execution, io
 from kspecpipe.base_recipe import BaseRecipe, find_recipe, recipe_names, run_recipe
-from kspecpipe.common_metrics import CommonMetrics
 from kspecpipe.declare import Declared, calibration, metric, parameter, product, raw
 from kspecpipe.errors import ExitCode, InputError, RecipeError, SettingsError
 from kspecpipe.frame import FrameStack
 from kspecpipe.images import BadPixelMap, MasterBias, PixelFlat
 from kspecpipe.outcome import RunOptions
+from kspecpipe.quality.common_metrics import CommonMetrics
 from kspecpipe.signal import Signal
 
 

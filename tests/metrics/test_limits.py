@@ -10,8 +10,8 @@ import pytest
 
 from kspecpipe import layered_settings as layered
 from kspecpipe.base_recipe import find_recipe, recipe_names
-from kspecpipe.common_metrics import COMMON_LIMITS, CommonMetrics
 from kspecpipe.instrument import load_instrument
+from kspecpipe.quality.common_metrics import COMMON_LIMITS, CommonMetrics
 
 FOLDER = Path(str(files("kspecpipe.settings")))
 INSTRUMENTS = [path.stem for path in FOLDER.glob("*.yaml") if "_" not in path.stem]

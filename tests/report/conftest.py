@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 
 from kspecpipe.qc import Limits, QCRow
-from kspecpipe.report import write_report
-from kspecpipe.store import (
+from kspecpipe.quality.store import (
     InputRecord,
     ProductRecord,
     RunRecord,
@@ -25,6 +24,7 @@ from kspecpipe.store import (
     record_runs,
     record_verdict,
 )
+from kspecpipe.report import write_report
 
 HERE = Path(__file__).parent
 HOSTILE = "<script>alert('x')</script>&\"quoted\""

@@ -1,4 +1,4 @@
-"""Questions to the history of quality control; see `kspecpipe.store` for how it is written."""
+"""Questions to the history of quality control; `kspecpipe.quality.store` writes it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kspecpipe.errors import SettingsError
-from kspecpipe.limit_rules import Past, PastValue
 from kspecpipe.qc import Flag, Limits
-from kspecpipe.store import StoreError, reading
+from kspecpipe.quality.limit_rules import Past, PastValue
+from kspecpipe.quality.store import StoreError, reading
 from kspecpipe.yaml_source import nearest
 
 Row = sqlite3.Row

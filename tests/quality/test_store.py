@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from kspecpipe import store
 from kspecpipe.qc import Flag, Limits, QCRow
-from kspecpipe.store import (
+from kspecpipe.quality import store
+from kspecpipe.quality.store import (
     FORM,
     InputRecord,
     ProductRecord,

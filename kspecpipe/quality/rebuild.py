@@ -13,12 +13,11 @@ from typing import Any
 from kspecpipe import io
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.errors import ExitCode, InputError, SettingsError
-from kspecpipe.history import folder_of
 from kspecpipe.nights import night_of
 from kspecpipe.outcome import Outcome
 from kspecpipe.qc import BAD_FLAGS, QCRow
-from kspecpipe.sof import CALIBRATION_TAGS
-from kspecpipe.store import (
+from kspecpipe.quality.history import folder_of
+from kspecpipe.quality.store import (
     InputRecord,
     ProductRecord,
     RunRecord,
@@ -29,6 +28,7 @@ from kspecpipe.store import (
     record_verdict,
     verdicts,
 )
+from kspecpipe.sof import CALIBRATION_TAGS
 from kspecpipe.writing import rows_of_table
 
 _LOG = logging.getLogger(__name__)

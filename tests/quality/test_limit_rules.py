@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kspecpipe.errors import SettingsError
-from kspecpipe.limit_rules import (
+from kspecpipe.qc import Flag, Limits
+from kspecpipe.quality.limit_rules import (
     Incumbent,
     Past,
     PastValue,
@@ -18,7 +19,6 @@ from kspecpipe.limit_rules import (
     read_rule,
     references_of,
 )
-from kspecpipe.qc import Flag, Limits
 from kspecpipe.yaml_source import load_yaml
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspecpipe.qc import Limits
-from kspecpipe.trend import analyse, find_steps, fit_drift, nightly, running_median
+from kspecpipe.quality.trend import analyse, find_steps, fit_drift, nightly, running_median
 
 LIMITS = {"warn": None, "fail": (0.8, 1.2)}
 MONTH = np.arange(30.0)

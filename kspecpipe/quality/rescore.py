@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kspecpipe.common_metrics import COMMON_LIMITS, CommonMetrics
-from kspecpipe.history import Row, Selection, limits_of, past_of, select_metrics, value_of
 from kspecpipe.layered_settings import RecipeSettings
-from kspecpipe.limit_rules import judge_by_rules, references_of
 from kspecpipe.qc import Flag, QCRow
+from kspecpipe.quality.common_metrics import COMMON_LIMITS, CommonMetrics
+from kspecpipe.quality.history import Row, Selection, limits_of, past_of, select_metrics, value_of
+from kspecpipe.quality.limit_rules import judge_by_rules, references_of
+from kspecpipe.quality.store import limit_values, writing
 from kspecpipe.runtime import utc_now
-from kspecpipe.store import limit_values, writing
 
 Work = tuple[str, str, str]  # recipe, instrument, mode
 

@@ -8,7 +8,7 @@ from kspecpipe import io
 from kspecpipe.base_recipe import run_recipe
 from kspecpipe.cli import main
 from kspecpipe.qc import Flag
-from kspecpipe.store import verdicts
+from kspecpipe.quality.store import verdicts
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_rejecting_lists_what_was_made_with_it_and_commands_that_work(camera, da
 
 
 def test_consequences_go_down_the_whole_chain(history, qc):
-    from kspecpipe.store import InputRecord
+    from kspecpipe.quality.store import InputRecord
 
     for number in (2, 3):
         used = [InputRecord("calibration", "x.fits", "MASTER_BIAS", f"md5-{number - 1}")]

@@ -10,7 +10,7 @@ import pytest
 from astropy.table import Table
 
 from kspecpipe.errors import SettingsError
-from kspecpipe.history import COLUMNS, Selection, nights, select_metrics
+from kspecpipe.quality.history import COLUMNS, Selection, nights, select_metrics
 
 
 @pytest.fixture

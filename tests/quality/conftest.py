@@ -13,7 +13,7 @@ import pytest
 from kspecpipe.cli import main
 from kspecpipe.nights import night_of
 from kspecpipe.qc import Flag, Limits, QCRow
-from kspecpipe.store import InputRecord, ProductRecord, RunRecord, record_run
+from kspecpipe.quality.store import InputRecord, ProductRecord, RunRecord, record_run
 
 FIRST = 61069.5  # noon of 2026-01-29, UTC
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kspecpipe.plots import COLOURS
-from kspecpipe.trend import Trend, running_median
-from kspecpipe.trend_series import Event, Series
+from kspecpipe.quality.trend import Trend, running_median
+from kspecpipe.quality.trend_series import Event, Series
 
 _EPOCH = date(1858, 11, 17)
 _LIMIT_STYLES = {"warn": (COLOURS[4], "--"), "fail": (COLOURS[1], "-")}

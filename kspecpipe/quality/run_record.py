@@ -11,7 +11,7 @@ from kspecpipe.inputs import CalibrationFile
 from kspecpipe.nights import night_of
 from kspecpipe.outcome import Outcome
 from kspecpipe.provenance import PIPE_ID, file_digest
-from kspecpipe.store import InputRecord, ProductRecord, RunRecord
+from kspecpipe.quality.store import InputRecord, ProductRecord, RunRecord
 
 if TYPE_CHECKING:
     from kspecpipe.base_recipe import BaseRecipe

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from kspecpipe import io
-from kspecpipe.history import Selection, select_metrics
+from kspecpipe.quality.history import Selection, select_metrics
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from kspecpipe.errors import SettingsError
-from kspecpipe.history import Row, limits_of, value_of
 from kspecpipe.qc import Limits
+from kspecpipe.quality.history import Row, limits_of, value_of
+from kspecpipe.quality.trend import nightly
 from kspecpipe.schema import build, key
 from kspecpipe.signal import FloatArray
-from kspecpipe.trend import nightly
 from kspecpipe.yaml_source import read_yaml
 
 EVENTS_NAME = "events.yaml"

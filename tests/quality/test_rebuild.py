@@ -5,9 +5,9 @@ import sqlite3
 
 import pytest
 
-from kspecpipe.history import Selection, of_runs, runs_of, select_metrics
-from kspecpipe.rebuild import rebuild
-from kspecpipe.store import verdicts
+from kspecpipe.quality.history import Selection, of_runs, runs_of, select_metrics
+from kspecpipe.quality.rebuild import rebuild
+from kspecpipe.quality.store import verdicts
 
 KEPT = ("night", "recipe", "mode", "name", "scope", "exposure", "fibre", "value", "unit")
 KEPT = (*KEPT, "warn_lo", "warn_hi", "fail_lo", "fail_hi", "flag", "mjd")
