@@ -106,8 +106,16 @@ def _line_depth(
             wing = 2.2 * 10 ** (0.12 * (logg - 4)) * centre / 4861.0
             _add(depth, vacuum, (centre, strength, wing, 2.4), resolution)
     metals = 10 ** (0.55 * feh) * (5800.0 / teff) ** 5
+    return depth + metals * _metal_depth(vacuum.tobytes(), resolution)
+
+
+@lru_cache(maxsize=4)
+def _metal_depth(grid: bytes, resolution: float) -> FloatArray:
+    """Return the depth of all metal lines at unit abundance, once for all models of a grid."""
+    vacuum = np.frombuffer(grid)
+    depth = np.zeros_like(vacuum)
     wave, strength, width = _metal_lines().T
-    for line in zip(to_vacuum(wave), strength * metals, width, strict=True):
+    for line in zip(to_vacuum(wave), strength, width, strict=True):
         _add(depth, vacuum, (*line, 3.0), resolution)
     return depth
 

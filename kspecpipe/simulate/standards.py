@@ -248,9 +248,10 @@ def _catalogue_row(
 
 
 def _write_model(path: Path, flux: FloatArray, continuum: FloatArray) -> None:
-    lines = "\n".join(f"{f:.5E} {c:.5E}" for f, c in zip(flux, continuum, strict=True))
+    pairs = np.column_stack([flux, continuum]).ravel().tolist()
+    lines = ("%.5E %.5E\n" * flux.size) % tuple(pairs)
     # No time stamp: equal plans give equal files.
-    path.write_bytes(gzip.compress((lines + "\n").encode(), compresslevel=4, mtime=0))
+    path.write_bytes(gzip.compress(lines.encode(), compresslevel=4, mtime=0))
 
 
 def _cardelli(wavelength: FloatArray) -> FloatArray:
