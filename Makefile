@@ -28,7 +28,7 @@ demo: $(RUNS)
 	$(BIN)/kspec demo -o demo
 
 test: lint
-	$(THREADS) $(BIN)/python -m pytest -q -n 2
+	$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	$(MAKE) --no-print-directory docs
 
 lint: $(TESTS)
