@@ -34,8 +34,13 @@ from kspecpipe.sky.rebin import inflate_errors
 MODES = ("150_620", "600_680", "VIS")
 #: Samples that are summed to see whether their correlation is known.
 SUMMED = 8
+#: Parts of the spectrum whose level of the sky is compared.
+PARTS = 8
+#: Relative noise of the light of a fibre that can tell an error of 1 %.
+SHARP = 0.005
 HEADER = (
-    "mode     seed | S pull  chi2 cont line | sky cont   line [%] | P ratio spread [%] | "
+    "mode     seed | S pull  chi2 cont line | sky cont  noise   line  noise [%] | "
+    "P ratio spread [%] | "
     "P pull  sum | audit   var | air    v [m/s] | dropped |  cpu s   MB"
 )
 
@@ -106,31 +111,68 @@ def sky_rows(one: Exposed) -> list[float]:
 
 
 def sky_model(one: Exposed) -> list[float]:
-    """Return error of the sky of the program fibres beyond noise, in continuum and lines [%]."""
-    rows = one.kind == "P"
-    true = one.truth["SKY"].data[rows]
-    relative = one.extracted["SKY"].data[rows] / true - 1
-    noise = np.sqrt(one.extracted["SKYVAR"].data[rows]) / true
+    """Return mean square errors of the sky of the program fibres beyond noise [%^2].
+
+    Parts of the spectrum are compared, so that the noise of single samples does not hide an error
+    of the level: in each, the sky of every program fibre less the true one, over the true one. The
+    expectation of its square is that of the error and the noise that the sky fibres themselves
+    carry, which is taken off. In continuum, then in lines, each followed by that noise.
+    """
+    rows, sky_fibres = one.kind == "P", one.kind == "S"
+    true = one.truth["SKY"].data
+    variance = one.extracted["VARIANCE"].data[sky_fibres]
     found = []
     for mask in masks(true):
-        usable = mask & np.isfinite(relative) & np.isfinite(noise)
-        bias = float(np.median(relative[usable]))
-        excess = width(relative[usable]) ** 2 - float(np.median(noise[usable])) ** 2
-        found.append(100 * float(np.sqrt(bias**2 + max(excess, 0.0))))
+        parts = []
+        for part in np.array_split(np.arange(true.shape[1]), PARTS):
+            own = mask[rows][:, part] & np.isfinite(one.extracted["SKY"].data[rows][:, part])
+            seen = mask[sky_fibres][:, part] & np.isfinite(variance[:, part])
+            if own.sum(axis=1).min() < 3 or seen.sum() < 3:
+                continue
+            light = (own * true[rows][:, part]).sum(axis=1)
+            off = one.extracted["SKY"].data[rows][:, part] - true[rows][:, part]
+            error = np.where(own, off, 0).sum(axis=1) / light
+            counted = np.where(seen, true[sky_fibres][:, part], 0).sum()
+            noise = np.where(seen, variance[:, part], 0).sum() / counted**2
+            parts.append((np.mean(error**2), noise))
+        square, noise = np.array(parts).T
+        weight = 1 / noise / np.sum(1 / noise)
+        found += [1e4 * float(weight @ (square - noise)), 1e4 * float(weight @ noise)]
     return found
 
 
 def program_fibres(one: Exposed) -> list[float]:
-    """Return median and scatter [%] of light over truth, width of pulls of samples and of sums."""
+    """Return median of light over truth, its mean square scatter beyond noise [%^2], pulls.
+
+    The scatter is that of the fibres whose light is known to 0.5 %; the median is of all, each
+    with its weight.
+    """
     rows = np.flatnonzero(one.kind == "P")
     true = one.true("TARGET")[rows]
     value, variance = one.reduced[0].data[rows], one.reduced["VARIANCE"].data[rows]
     known = np.isfinite(value) & np.isfinite(true)
     weight = np.where(known, 1 / variance, 0.0)
     value, true = np.where(known, value, 0.0), np.where(known, true, 0.0)
-    ratio = (weight * value * true).sum(axis=1) / (weight * true**2).sum(axis=1)
+    information = (weight * true**2).sum(axis=1)
+    ratio = (weight * value * true).sum(axis=1) / information
+    noise = 1 / information
+    middle = weighted_median(ratio, information)
+    sharp = noise < SHARP**2
+    excess = 1e4 * np.mean((ratio[sharp] - middle) ** 2 - noise[sharp]) if sharp.any() else np.nan
     pulls = np.where(known, (value - true) / np.sqrt(variance), np.nan)
-    return [float(np.median(ratio)), 100 * width(ratio), width(pulls), _sums(one, rows, true)]
+    return [middle, float(excess), width(pulls), _sums(one, rows, true)]
+
+
+def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the value below which half of the weight lies."""
+    order = np.argsort(values)
+    below = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(below, below[-1] / 2)])
+
+
+def root(square: float) -> float:
+    """Return the square root; of less than nothing, which noise leaves, 0."""
+    return float(np.sqrt(max(square, 0.0)))
 
 
 def _sums(one: Exposed, rows: np.ndarray, true: np.ndarray) -> float:
@@ -191,7 +233,7 @@ def measure(night: Night, outcomes: dict[str, Any], folder: Path) -> list[float]
         rows.append([*sky_rows(one), *sky_model(one), *program_fibres(one), *velocity(one)])
         dropped += int((one.kind == "S").sum()) - hdus[1][0].header["ESO QC SKY FIBRES"]
     mean = np.mean(rows, axis=0).tolist()
-    return [*mean[:9], *audited(paths["REDUCED"]), *mean[9:], dropped, *timed(night, folder)]
+    return [*mean[:11], *audited(paths["REDUCED"]), *mean[11:], dropped, *timed(night, folder)]
 
 
 def main() -> None:
@@ -200,21 +242,24 @@ def main() -> None:
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     print(HEADER)
     for mode in sys.argv[2:] or MODES:
+        rows = []
         for seed in range(1, seeds + 1):
             with tempfile.TemporaryDirectory() as name:
                 plan = NightPlan("kspec" if mode == "VIS" else "isoplane", modes=(mode,))
                 night = simulate_night(Path(name) / "raw", plan, seed=seed)
                 outcomes, _ = reduce_night(night, Path(name) / "out")
-                print_row(mode, seed, measure(night, outcomes, Path(name) / "timed"))
+                rows.append(measure(night, outcomes, Path(name) / "timed"))
+                print_row(mode, str(seed), rows[-1])
+        print_row(mode, "mean", np.nanmean(rows, axis=0).tolist())
 
 
-def print_row(mode: str, seed: int, m: list[float]) -> None:
-    """Print the numbers of one night."""
+def print_row(mode: str, seed: str, m: list[float]) -> None:
+    """Print the numbers of one night, or means over nights (squares before their roots)."""
     print(
         f"{mode:<8} {seed:>4} | {m[0]:6.3f}  {m[1]:9.3f} {m[2]:4.3f} |"
-        f" {m[3]:8.2f} {m[4]:6.2f}     |"
-        f" {m[5]:7.4f} {m[6]:10.2f} | {m[7]:6.3f} {m[8]:5.3f} | {m[9]:.0e} {m[10]:5.3f} |"
-        f" {m[11]:.0e} {m[12]:7.2f} | {m[13]:7.0f} | {m[14]:6.1f} {m[15]:4.0f}",
+        f" {root(m[3]):8.2f} {root(m[4]):6.2f} {root(m[5]):6.2f} {root(m[6]):6.2f}     |"
+        f" {m[7]:7.4f} {root(m[8]):10.2f} | {m[9]:6.3f} {m[10]:5.3f} | {m[11]:.0e} {m[12]:5.3f} |"
+        f" {m[13]:.0e} {m[14]:7.2f} | {m[15]:7.0f} | {m[16]:6.1f} {m[17]:4.0f}",
         flush=True,
     )
 

@@ -57,7 +57,6 @@ class Execution:
     started: str = field(default_factory=utc_now)
     clock: float = field(default_factory=time.perf_counter)
     timing: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
     gathered: input_files.GatheredInputs | None = None
     written: tuple[writing.Written, ...] = ()
     rows: tuple[QCRow, ...] = ()
@@ -70,6 +69,12 @@ class Execution:
         self.options = self.recipe.options
         self.log = self.recipe.log
         self.store = self.options.qc_store or self.options.output / STORE_NAME
+        self.earlier = len(self.memory.warnings)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What this run warned of so far, whoever said it; the memory serves several runs."""
+        return self.memory.warnings[self.earlier :]
 
     def run(self, entries: Sequence[SofEntry]) -> Outcome:
         """Run the recipe; every error becomes an outcome with its exit code."""
@@ -282,7 +287,7 @@ class Execution:
                 record_run(self.store, record)
             except StoreError as error:
                 self.log.warning("the QC history was not written: %s", error)
-        return replace(outcome, records=(record,))
+        return replace(outcome, warnings=tuple(self.warnings), records=(record,))
 
     def _lap(self, step: str) -> None:
         now = time.perf_counter()
@@ -291,7 +296,6 @@ class Execution:
     def _warn(self, texts: Sequence[str]) -> None:
         for text in texts:
             self.log.warning("%s", text)
-        self.warnings.extend(texts)
 
 
 def is_file(instrument: str) -> bool:

@@ -22,10 +22,13 @@ class Memory(logging.Handler):
         super().__init__(logging.DEBUG)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         self.lines: list[str] = []
+        self.warnings: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record."""
+        """Keep a record; what it warns of also by itself, for the outcome of the run."""
         self.lines.append(self.format(record))
+        if record.levelno == logging.WARNING:
+            self.warnings.append(record.getMessage())
 
 
 class Forward(logging.Handler):

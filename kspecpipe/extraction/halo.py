@@ -57,7 +57,10 @@ class HaloOptions:
     blocks : int
         Number of column blocks.
     clip : float
-        Bands brighter than the halo by this factor of the typical residual have no weight (ghosts).
+        Rows off the halo by this factor of the typical residual have no weight (ghosts).
+    tolerance : float
+        Difference that is no ghost, relative to the halo: no optics scatter light just as the model
+        does, and without the rows near the fibres, where this shows most, nothing tells the halo.
     """
 
     widths: tuple[float, ...] = (1.0, 3.0, 10.0)
@@ -66,6 +69,7 @@ class HaloOptions:
     reach: float = 20.0
     blocks: int = 12
     clip: float = 4.0
+    tolerance: float = 0.3
 
 
 def measure_halo(flat: Signal, traces: Traces, *, options: HaloOptions | None = None) -> Halo:
@@ -106,7 +110,7 @@ def measure_halo(flat: Signal, traces: Traces, *, options: HaloOptions | None = 
     # Every block has a level of its own besides: the background far from the fibres.
     levels = np.tile(np.eye(use.size), (int(rows.sum()), 1))
     target = (seen[rows] / scale)[:, use].ravel()
-    return Halo(sigma, _robust_fit(design, levels, target, options.clip))
+    return Halo(sigma, _robust_fit(design, levels, target, options))
 
 
 def _smear(light: FloatArray, sigma: float) -> FloatArray:
@@ -117,8 +121,10 @@ def _smear(light: FloatArray, sigma: float) -> FloatArray:
     step = max(int(sigma / 4), 1)
     into, back = zip(*(_binning(n, step) for n in light.shape), strict=True)
     coarse = into[0] @ light @ into[1].T
-    across = gaussian_filter1d(coarse, sigma / step, axis=0, mode="constant")
-    smooth = gaussian_filter1d(across, sigma / step, axis=1, mode="nearest")
+    # Binning and interpolation smear too: by a box and a triangle of this width.
+    narrow = np.sqrt(sigma**2 - (step**2 - 1) / 4) / step
+    across = gaussian_filter1d(coarse, narrow, axis=0, mode="constant")
+    smooth = gaussian_filter1d(across, narrow, axis=1, mode="nearest")
     smeared: FloatArray = (back[1] @ (back[0] @ smooth).T).T
     return smeared
 
@@ -168,11 +174,12 @@ def _block_means(image: FloatArray, edges: IntArray) -> FloatArray:
 
 
 def _robust_fit(
-    design: FloatArray, levels: FloatArray, target: FloatArray, clip: float
+    design: FloatArray, levels: FloatArray, target: FloatArray, options: HaloOptions
 ) -> FloatArray:
-    """Least squares, halo not negative, in which rows far above the fit (ghosts) have no weight."""
+    """Least squares, halo not negative, in which rows far off the fit (ghosts) have no weight."""
+    n_width = design.shape[1]
     matrix = np.hstack([design, levels])
-    lower = np.concatenate([np.zeros(design.shape[1]), np.full(levels.shape[1], -np.inf)])
+    lower = np.concatenate([np.zeros(n_width), np.full(levels.shape[1], -np.inf)])
     weight = np.ones(target.size)
     solution = np.zeros(matrix.shape[1])
     for _ in range(8):
@@ -180,8 +187,9 @@ def _robust_fit(
         solution = fit.x
         residual = target - matrix @ solution
         scatter = 1.4826 * float(np.median(np.abs(residual)))
-        weight = (residual < clip * max(scatter, 1e-12)).astype(float)
-    return np.asarray(solution[: design.shape[1]])
+        tolerated = options.clip * scatter + options.tolerance * (design @ solution[:n_width])
+        weight = (np.abs(residual) < np.maximum(tolerated, 1e-12)).astype(float)
+    return np.asarray(solution[:n_width])
 
 
 def subtract_scattered(

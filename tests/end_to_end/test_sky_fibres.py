@@ -114,7 +114,9 @@ def test_without_sky_fibres_nothing_is_subtracted_and_it_is_said(
     outcome = reduce_with(reduced, tmp_path, leave)
     assert outcome.products
     assert metric(outcome, "SKY FIBRES") == [0, 0]
-    assert "no live sky fibre: no sky is subtracted" in log_of(tmp_path)
+    said = "no live sky fibre: no sky is subtracted, SKY is empty"
+    assert said in log_of(tmp_path)
+    assert said in outcome.as_json()["warnings"]
     assert all(
         row.flag.name == "NA"
         for row in outcome.qc

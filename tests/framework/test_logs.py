@@ -23,6 +23,7 @@ def test_the_memory_keeps_all_records_whatever_the_terminal_shows():
         ["DEBUG", "a 1"],
         ["WARNING", "b %d"],
     ]
+    assert memory.warnings == ["b %d"]
 
 
 def test_a_logger_of_the_caller_hears_every_level():
