@@ -30,12 +30,34 @@ from kspecpipe.spectra import Extracted, FibreFlat, TramlineMap, WaveSolution
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _SIZE = (11.0, 6.5)
 _DPI = 90
+#: Room for labels in inches: left, right, bottom and top of the picture, and between its panels.
+#: Fixed, because a layout engine draws everything twice to find it.
+_LEFT, _RIGHT, _BOTTOM, _TOP, _ACROSS, _BETWEEN = 0.85, 0.3, 0.55, 0.6, 0.95, 0.7
+#: Columns from point to point of smooth lines.
+_SMOOTH = 8
+#: Spectra in one panel: more cannot be told apart, and the image beside it shows them all.
+_MOST = 50
 
 
 def draw(product: Product) -> Figure | None:
     """Return the picture of a product, or None when there is none for its category."""
     painter = _PAINTERS.get(product.catg)
     return painter(product) if painter else None
+
+
+def _leave_room(figure: Figure, rows: int, columns: int) -> None:
+    """Set the margins of a picture of equal panels."""
+    width, height = figure.get_size_inches()
+    across = (width - _LEFT - _RIGHT - (columns - 1) * _ACROSS) / columns
+    along = (height - _BOTTOM - _TOP - (rows - 1) * _BETWEEN) / rows
+    figure.subplots_adjust(
+        left=_LEFT / width,
+        right=1 - _RIGHT / width,
+        bottom=_BOTTOM / height,
+        top=1 - _TOP / height,
+        wspace=_ACROSS / across,
+        hspace=_BETWEEN / along,
+    )
 
 
 def draw_identification(error: IdentificationError) -> Figure:
@@ -77,8 +99,9 @@ def new_figure(
     product: Product, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
     """Return a figure with the product in its title, and its axes."""
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure(figsize=_SIZE)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
+    _leave_room(figure, rows, columns)
     header = product.header
     mode = header.get("INSMODE") or header.get("READMODE", "")
     title = (
@@ -109,7 +132,8 @@ def _show_image(figure: Figure, axis: Any, image: FloatArray, label: str) -> Non
         extent=(0, image.shape[1], 0, image.shape[0]),
     )
     axis.set(xlabel="column [pixel]", ylabel="row [pixel]")
-    figure.colorbar(shown, ax=axis, label=label)
+    narrow = axis.get_position().width < 0.5
+    figure.colorbar(shown, ax=axis, label=label, fraction=0.15 if narrow else 0.07, pad=0.02)
 
 
 def _histogram(axis: Any, values: FloatArray, label: str) -> None:
@@ -165,9 +189,10 @@ def _paint_traces(product: TramlineMap) -> Figure:
     if product.points is not None and len(product.points):
         axes[0, 0].plot(product.points["x"], product.points["y"], "k.", ms=1.5, label="detected")
         axes[0, 0].legend(loc="upper right")
+    column = np.arange(y.shape[1])[::_SMOOTH]
     for i, row in enumerate(y):
         style = {"color": COLOURS[1], "ls": ":"} if dead[i] else {"color": COLOURS[0]}
-        axes[0, 0].plot(row, lw=0.7, **style)
+        axes[0, 0].plot(column, row[::_SMOOTH], lw=0.7, **style)
     axes[0, 0].set(xlabel="column [pixel]", ylabel="trace [pixel] (dotted: dead)")
     if product.points is not None and len(product.points):
         points = product.points
@@ -201,7 +226,8 @@ def _paint_flat(product: FibreFlat) -> Figure:
     ids = np.asarray(product.fibres["FIBRE_ID"])
     throughput = np.asarray(product.fibres["THROUGHPUT"])
     passed = np.where(throughput > 0, throughput, np.nan)
-    axes[0, 0].plot((product.extracted / passed[:, None]).T, lw=0.5, alpha=0.7)
+    some = slice(None, None, -(-len(ids) // _MOST))
+    axes[0, 0].plot((product.extracted / passed[:, None])[some].T, lw=0.5, alpha=0.7)
     fit = product.blaze_fit
     scatter = 100 * float(fit.get("ESO PRO BLAZE RMS", np.nan))
     label = f"blaze: {fit.get('ESO PRO BLAZE METHOD', 'spline')}, fits to {scatter:.1f} %"
@@ -213,10 +239,10 @@ def _paint_flat(product: FibreFlat) -> Figure:
     axes[0, 0].set(xlabel="column [pixel]", ylabel="extracted flat / throughput [electron]")
     axes[0, 0].set_ylim(*(np.array([-0.02, 1.25]) * max(1.0, _limits(product.blaze, 0, 100)[1])))
     axes[0, 0].legend(loc="upper center", ncols=3, fontsize=8)
-    axes[0, 1].bar(ids, throughput, color=COLOURS[0])
+    axes[0, 1].vlines(ids, 0, throughput, color=COLOURS[0], lw=250 / len(ids))
     axes[0, 1].axhline(1, color="k", lw=0.6)
     axes[0, 1].set(xlabel="FIBRE_ID", ylabel="throughput (median live fibre = 1)")
-    axes[1, 0].plot(product.flat.value.T, lw=0.5)
+    axes[1, 0].plot(product.flat.value[some].T, lw=0.5)
     axes[1, 0].set(
         xlabel="column [pixel]", ylabel="fibre flat", ylim=_limits(product.flat.value, 0.5, 99.5)
     )
