@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -19,6 +20,8 @@ from kspecpipe.signal import BoolArray, FloatArray
 
 #: Speed of light [km/s].
 SPEED_OF_LIGHT = float(c.to_value(u.km / u.s))
+#: Days of Earth orientation read around an exposure.
+_DAYS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def airmass(ra: FloatArray, dec: FloatArray, site: Site, mjd: float) -> FloatArr
     known = _known(ra, dec)
     result = np.full(known.shape, np.nan)
     if known.any():
-        with _bundled_earth_orientation():
+        with _bundled_earth_orientation(mjd):
             frame = AltAz(obstime=Time(mjd, format="mjd", scale="utc"), location=site.location)
             zenith = _targets(ra, dec, known).transform_to(frame).zen.rad
         secant = 1 / np.cos(zenith)
@@ -108,7 +111,7 @@ def barycentric_velocity(ra: FloatArray, dec: FloatArray, site: Site, mjd: float
     known = _known(ra, dec)
     result = np.full(known.shape, np.nan)
     if known.any():
-        with _bundled_earth_orientation():
+        with _bundled_earth_orientation(mjd):
             velocity = _targets(ra, dec, known).radial_velocity_correction(
                 "barycentric",
                 obstime=Time(mjd, format="mjd", scale="utc"),
@@ -143,7 +146,7 @@ def _targets(ra: FloatArray, dec: FloatArray, known: BoolArray) -> SkyCoord:
 
 
 @contextmanager
-def _bundled_earth_orientation() -> Iterator[None]:
+def _bundled_earth_orientation(mjd: float) -> Iterator[None]:
     """Use the tables and the ephemeris that astropy ships: no download, no look at their age.
 
     A predicted or missing UT1-UTC (< 0.9 s) changes the velocity by less than 0.03 m/s.
@@ -153,8 +156,30 @@ def _bundled_earth_orientation() -> Iterator[None]:
         settings.enter_context(iers.conf.set_temp("auto_max_age", None))
         settings.enter_context(iers.conf.set_temp("iers_degraded_accuracy", "ignore"))
         settings.enter_context(solar_system_ephemeris.set("builtin"))
+        settings.enter_context(iers.earth_orientation_table.set(_orientation_near(mjd)))
         settings.enter_context(warnings.catch_warnings())
         # Leap seconds and poles of the future are unknown; they change less than 0.03 m/s.
         warnings.filterwarnings("ignore", message=".*dubious year")
         warnings.simplefilter("ignore", AstropyWarning)
         yield
+
+
+def _orientation_near(mjd: float) -> iers.IERS | None:
+    """Read some days of the bundled table, None if it lacks them: its 50 years take a second.
+
+    References
+    ----------
+    .. [1] Columns: https://maia.usno.navy.mil/ser7/readme.finals2000A
+    """
+    text = Path(iers.IERS_A_FILE).read_text(encoding="ascii")
+    near = [line for line in text.splitlines() if abs(float(line[7:15]) - mjd) < _DAYS]
+    if len(near) <= _DAYS or not all(line[58:68].strip() for line in near):
+        return None
+    part = {"MJD": (7, 15, u.d), "UT1_UTC": (58, 68, u.s)}
+    part |= {"PM_x": (18, 27, u.arcsec), "PM_y": (37, 46, u.arcsec)}
+    return iers.IERS(
+        {
+            name: np.array([float(line[a:b]) for line in near]) * unit
+            for name, (a, b, unit) in part.items()
+        }
+    )

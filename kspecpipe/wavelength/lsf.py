@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.interpolate import BSpline
@@ -60,29 +61,55 @@ class Lsf:
     basis: LsfBasis
     coefficients: FloatArray
 
-    def evaluate(self, distance: FloatArray, terms: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Value and derivative of the LSF.
+    def evaluate(
+        self, start: FloatArray, number: int, terms: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Value and derivative of the LSF in windows of pixels.
+
+        All pixels of a window lie at the same fraction of a pixel, so that a window is one row of a
+        table; windows of the same row are one product of matrices.
 
         Parameters
         ----------
-        distance : ndarray, shape (...)
-            Pixel centre minus line position [pixel].
+        start : ndarray, shape (...)
+            Centre of the first pixel of each window minus line position [pixel].
+        number : int
+            Pixels in a window.
         terms : ndarray, shape (..., n_term)
-            See `place_terms`; broadcasts against ``distance``.
+            See `place_terms`.
 
         Returns
         -------
-        value, slope : ndarray, shape (...)
+        value, slope : ndarray, shape (..., number)
             Flux per pixel of a line of unit flux; its derivative by distance.
         """
-        index, weight, inside = table_index(self.basis, distance)
-        value = np.zeros(distance.shape)
-        slope = np.zeros(distance.shape)
-        for k, row in enumerate(self.coefficients):
-            for total, table in ((value, row @ self.basis.table), (slope, row @ self.basis.slope)):
-                step = np.append(np.diff(table), 0.0)
-                total += terms[..., k] * (table[index] + weight * step[index])
-        return value * inside, slope * inside
+        at = (start.ravel() + self.basis.reach) * _OVERSAMPLING
+        first = np.floor(at).astype(int)
+        fraction = (at - first)[:, None]
+        both = np.concatenate([terms.reshape(at.size, -1)] * 2, axis=1)
+        both[:, terms.shape[-1] :] *= fraction
+        tables = self._tables(int(first.min(initial=0)), int(first.max(initial=0)), number)
+        order = np.argsort(first, kind="stable")
+        edges = np.flatnonzero(np.diff(first[order], prepend=-(2**31), append=2**31))
+        drawn = np.empty((2, at.size, number))
+        for a, b in pairwise(edges.tolist()):
+            window = tables[..., first[order[a]] - first.min() :: _OVERSAMPLING][..., :number]
+            drawn[:, order[a:b]] = both[order[a:b]] @ window
+        value, slope = drawn.reshape(2, *start.shape, number)
+        return value, slope
+
+    def _tables(self, low: int, high: int, number: int) -> FloatArray:
+        """Value and slope (2, 2 n_term, n) of each term on the fine grid, then their steps."""
+        last = high + (number - 1) * _OVERSAMPLING
+        size = self.basis.table.shape[1]
+        tables = np.zeros((2, 2, len(self.coefficients), last - low + 1))
+        inside = slice(max(low, 0), min(last + 1, size - 1))
+        for k, table in enumerate((self.basis.table, self.basis.slope)):
+            lines = self.coefficients @ table
+            steps = np.diff(lines, append=0.0)
+            part = slice(inside.start - low, inside.stop - low)
+            tables[k, 0, :, part], tables[k, 1, :, part] = lines[:, inside], steps[:, inside]
+        return tables.reshape(2, 2 * len(self.coefficients), -1)
 
 
 def place_terms(u: FloatArray, v: FloatArray) -> FloatArray:

@@ -139,7 +139,7 @@ def render(scene: Scene, model: Model, position: FloatArray) -> Rendering:
     inside = (pixel >= 0) & (pixel < scene.nx)
     half = (scene.nx - 1) / 2
     terms = place_terms(position / half - 1, scene.place[:, None])
-    shape, slope = model.lsf.evaluate(pixel - position[..., None], terms[..., None, :])
+    shape, slope = model.lsf.evaluate(pixel[..., 0] - position, 2 * reach + 1, terms)
     scale = model.response * scene.seen[scene.exposure]
     unit = scale[..., None] * shape * inside
     value = unit * model.intensity[:, None]

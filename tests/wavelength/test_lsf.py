@@ -18,12 +18,17 @@ from kspecpipe.wavelength.lsf import (
 CENTRE = place_terms(np.zeros(1), np.zeros(1))
 
 
+def evaluate(lsf, distance, terms):
+    return tuple(part[..., 0] for part in lsf.evaluate(distance, 1, terms))
+
+
 @given(st.floats(2.2, 9.0))
 def test_the_first_guess_has_unit_flux_no_centroid_and_its_fwhm(fwhm):
     lsf = gaussian_lsf(lsf_basis(fwhm), fwhm)
-    offset = lsf.basis.offset
-    value, _ = lsf.evaluate(offset, np.broadcast_to(CENTRE, (offset.size, 4)))
-    step = offset[1] - offset[0]
+    step = lsf.basis.offset[1] - lsf.basis.offset[0]
+    start = lsf.basis.offset[: round(1 / step)]
+    offset = start[:, None] + np.arange(2 * lsf.basis.reach)
+    value, _ = lsf.evaluate(start, offset.shape[1], np.broadcast_to(CENTRE, (start.size, 4)))
     assert value.sum() * step == pytest.approx(1, abs=1e-6)
     assert (value * offset).sum() * step == pytest.approx(0, abs=1e-6)
     assert measure_fwhm(lsf, CENTRE)[0] == pytest.approx(fwhm, rel=0.03)
@@ -33,16 +38,35 @@ def test_the_slope_is_the_derivative():
     lsf = gaussian_lsf(lsf_basis(4.0), 4.0)
     d = np.linspace(-6, 6, 50)
     terms = np.broadcast_to(CENTRE, (50, 4))
-    up, down = lsf.evaluate(d + 0.01, terms)[0], lsf.evaluate(d - 0.01, terms)[0]
-    assert np.allclose(lsf.evaluate(d, terms)[1], (up - down) / 0.02, atol=2e-4)
+    up, down = evaluate(lsf, d + 0.01, terms)[0], evaluate(lsf, d - 0.01, terms)[0]
+    assert np.allclose(evaluate(lsf, d, terms)[1], (up - down) / 0.02, atol=2e-4)
 
 
 def test_the_lsf_ends_where_it_says():
     lsf = gaussian_lsf(lsf_basis(4.0), 4.0)
     far = np.array([-lsf.basis.reach - 1.0, lsf.basis.reach + 1.0])
-    value, slope = lsf.evaluate(far, np.broadcast_to(CENTRE, (2, 4)))
+    value, slope = evaluate(lsf, far, np.broadcast_to(CENTRE, (2, 4)))
     assert np.all(value == 0)
     assert np.all(slope == 0)
+
+
+def test_a_window_has_the_values_of_its_pixels():
+    rng = np.random.default_rng(3)
+    lsf = winged_lsf(lsf_basis(3.3))
+    lsf.coefficients[1:] = rng.normal(0, 0.01, lsf.coefficients[1:].shape)
+    start = rng.uniform(-lsf.basis.reach - 2, lsf.basis.reach, (7, 5))
+    terms = place_terms(rng.uniform(-1, 1, (7, 5)), rng.uniform(-1, 1, (7, 5)))
+    together = lsf.evaluate(start, 60, terms)
+    for pixel in (0, 1, 30, 59):
+        alone = evaluate(lsf, start + pixel, terms)
+        fine = terms @ lsf.coefficients @ lsf.basis.table
+        inside = np.abs(start + pixel) <= lsf.basis.reach
+        for part, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(part[..., pixel], one, atol=1e-12)
+        for index in np.argwhere(inside):
+            at = tuple(index)
+            exact = np.interp(start[at] + pixel, lsf.basis.offset, fine[at])
+            assert together[0][at][pixel] == pytest.approx(exact, abs=1e-12)
 
 
 def wing_distance(basis):
@@ -51,8 +75,8 @@ def wing_distance(basis):
 
 def test_a_fit_starts_with_wings_on_both_sides():
     lsf = winged_lsf(lsf_basis(4.0))
-    value, _ = lsf.evaluate(np.array([-8.0, 8.0]), np.broadcast_to(CENTRE, (2, 4)))
-    assert np.all(value > 1e-4 * lsf.evaluate(np.zeros(1), CENTRE)[0])
+    value, _ = evaluate(lsf, np.array([-8.0, 8.0]), np.broadcast_to(CENTRE, (2, 4)))
+    assert np.all(value > 1e-4 * evaluate(lsf, np.zeros(1), CENTRE)[0])
 
 
 def test_wings_that_fall_are_left_alone():
