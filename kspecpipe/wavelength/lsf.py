@@ -88,12 +88,13 @@ class Lsf:
         fraction = (at - first)[:, None]
         both = np.concatenate([terms.reshape(at.size, -1)] * 2, axis=1)
         both[:, terms.shape[-1] :] *= fraction
-        tables = self._tables(int(first.min(initial=0)), int(first.max(initial=0)), number)
+        low, high = int(first.min(initial=0)), int(first.max(initial=0))
+        tables = self._tables(low, high, number)
         order = np.argsort(first, kind="stable")
         edges = np.flatnonzero(np.diff(first[order], prepend=-(2**31), append=2**31))
         drawn = np.empty((2, at.size, number))
         for a, b in pairwise(edges.tolist()):
-            window = tables[..., first[order[a]] - first.min() :: _OVERSAMPLING][..., :number]
+            window = tables[..., first[order[a]] - low :: _OVERSAMPLING][..., :number]
             drawn[:, order[a:b]] = both[order[a:b]] @ window
         value, slope = drawn.reshape(2, *start.shape, number)
         return value, slope
