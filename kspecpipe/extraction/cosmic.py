@@ -88,6 +88,7 @@ def find_cosmic(
     flux: FloatArray,
     normal: FloatArray,
     limits: RejectionLimits,
+    suspect: BoolArray | None = None,
 ) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     """Find the worst pixel of each sample, if it is too bright for the profile.
 
@@ -102,6 +103,8 @@ def find_cosmic(
         Present fluxes and the diagonal of their normal matrix.
     limits : RejectionLimits
         Limit [sigma] and relative tolerance.
+    suspect : ndarray of bool, shape (nfib, nx), optional
+        Samples to look at; by default all.
 
     Returns
     -------
@@ -118,14 +121,20 @@ def find_cosmic(
     near = ndimage.maximum_filter1d(model, 5, axis=0)
     variance = noise + np.maximum(model, 0) + (limits.tolerance * near) ** 2
     hit = np.zeros(value.shape, dtype=bool)
+    every = np.arange(value.shape[1])
     for f, profile in enumerate(slabs.profile):
-        rows = slabs.rows(f)
-        pull = _pull_without(residual[rows], variance[rows], profile, flux[f], normal[f])
-        pull[~good[rows] | (profile <= 0)] = -np.inf
+        at = every if suspect is None else np.flatnonzero(suspect[f])
+        if at.size == 0:
+            continue
+        rows, of = slabs.rows(f), (slice(None), slice(None) if at.size == every.size else at)
+        shape = profile[of]
+        pull = _pull_without(
+            residual[rows][of], variance[rows][of], shape, flux[f, at], normal[f, at]
+        )
+        pull[~good[rows][of] | (shape <= 0)] = -np.inf
         worst = np.argmax(pull, axis=0)
-        top = np.take_along_axis(pull, worst[None], axis=0)[0]
-        column = np.flatnonzero(top > limits.sigma)
-        hit[rows.start + worst[column], column] = True
+        above = np.flatnonzero(pull[worst, np.arange(at.size)] > limits.sigma)
+        hit[rows.start + worst[above], at[above]] = True
     row, column = np.nonzero(hit)
     # The pixel itself has raised its flux, so that less of its excess is left than it has.
     least = 0.5 * limits.sigma * np.sqrt(variance[row, column])

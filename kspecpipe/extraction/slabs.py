@@ -39,6 +39,17 @@ class Slabs:
         """Keep some columns only."""
         return Slabs(self.first, tuple(profile[:, where] for profile in self.profile), self.band)
 
+    def samples_at(self, row: IntArray, column: IntArray, n_x: int) -> BoolArray:
+        """Find the samples (nfib, nx) with a pixel in their slab, and their neighbours."""
+        found = np.zeros((len(self), n_x), dtype=bool)
+        start = np.array(self.first)
+        stop = start + [len(profile) for profile in self.profile]
+        fibre, pixel = np.nonzero((row >= start[:, None]) & (row < stop[:, None]))
+        for step in range(-self.band, self.band + 1):
+            near = (fibre + step >= 0) & (fibre + step < len(self))
+            found[fibre[near] + step, column[pixel[near]]] = True
+        return found
+
     def overlap(self, fibre: int, other: int) -> tuple[slice, slice] | None:
         """Rows shared with a later fibre, counted in each slab; None if there are none."""
         mine, theirs = self.rows(fibre), self.rows(other)

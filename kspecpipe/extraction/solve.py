@@ -243,9 +243,11 @@ class _Solver:
         weight: FloatArray = self.good[:, at] / np.maximum(variance, np.finfo(float).tiny)
         return weight
 
-    def _solve(self, weight: FloatArray, columns: IntArray | None = None) -> _Solution:
+    def _solve(
+        self, weight: FloatArray, columns: IntArray | None = None, slabs: Slabs | None = None
+    ) -> _Solution:
         at = slice(None) if columns is None else columns
-        slabs = self.slabs if columns is None else self.slabs.columns(columns)
+        slabs = slabs or self.slabs
         value = self.value[:, at] - _columns(self.background, at)
         normal, rhs = normal_equations(slabs, weight, weight * value)
         solved = usable_weight(slabs, self.good[:, at]) > self.options.min_weight
@@ -267,34 +269,36 @@ class _Solver:
             self.options.reject_tolerance,
         )
         spared = np.zeros(self.value.shape, dtype=bool)
-        for _ in range(self.options.reject_iterations):
+        slabs, suspect = self.slabs, None
+        for round_ in range(self.options.reject_iterations):
             here = solution.columns(columns)
-            value, noise, good, slabs = self._view(columns)
+            value, noise, good = self._view(columns)
             view = value, noise, good & ~spared[:, columns], slabs
             limits = RejectionLimits(self.options.reject_sigma, tolerance[:, columns])
-            row, at, excess, least = find_cosmic(view, here.flux, here.normal[0], limits)
+            row, at, excess, least = find_cosmic(view, here.flux, here.normal[0], limits, suspect)
             if row.size == 0:
                 break
             standing = is_standing(left, row, columns[at], excess, least)
             spared[row[standing], columns[at[standing]]] = True
+            changed = slabs.samples_at(row, at, columns.size)
             row, at = row[~standing], at[~standing]
             self.cosmic[row, columns[at]] = True
             self.good[row, columns[at]] = False
-            touched = np.asarray(spared[:, columns].any(axis=0))
-            touched[at] = True
-            columns = columns[touched]
-            solution = self._update(solution, columns)
+            touched = np.flatnonzero(changed.any(axis=0))
+            columns, slabs = columns[touched], slabs.columns(touched)
+            # weights of the second solution show rays that the first has hidden; later on only
+            # what has lost a pixel, and its neighbours, looks different
+            suspect = changed[:, touched] if round_ else None
+            solution = self._update(solution, columns, slabs)
         self._grow(solution, left, tolerance)
         return solution
 
-    def _update(self, solution: _Solution, columns: IntArray) -> _Solution:
+    def _update(self, solution: _Solution, columns: IntArray, slabs: Slabs) -> _Solution:
         """Solve some columns again after rejections."""
-        if columns.size == 0:
-            return solution
-        slabs, shape = self.slabs.columns(columns), (self.value.shape[0], columns.size)
+        shape = self.value.shape[0], columns.size
         flux = np.maximum(solution.flux[:, columns], 0)
         model = lay_model(slabs, flux, shape, self.value.dtype)
-        new = self._solve(self._inverse_variance(model, columns), columns)
+        new = self._solve(self._inverse_variance(model, columns), columns, slabs)
         return solution.replaced(columns, new)
 
     def _left(self, solution: _Solution) -> FloatArray:
@@ -318,15 +322,12 @@ class _Solver:
         self.cosmic[row[grown], column[grown]] = True
         self.good[row[grown], column[grown]] = False
 
-    def _view(self, columns: IntArray) -> tuple[FloatArray, FloatArray, BoolArray, Slabs]:
-        """Image without background, its variance without the fibres' light, good pixels, slabs."""
-        if columns.size == self.value.shape[1]:
-            value, noise, good, slabs = self.value, self.noise, self.good, self.slabs
-        else:
-            value, noise = self.value[:, columns], self.noise[:, columns]
-            good, slabs = self.good[:, columns], self.slabs.columns(columns)
-        background = _columns(self.background, columns)
-        return value - background, noise + np.maximum(background, 0), good, slabs
+    def _view(self, columns: IntArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Image without background, its variance without the fibres' light, good pixels."""
+        at = slice(None) if columns.size == self.value.shape[1] else columns
+        background = _columns(self.background, at)
+        noise = self.noise[:, at] + np.maximum(background, 0)
+        return self.value[:, at] - background, noise, self.good[:, at]
 
     def _measure_background(self, solution: _Solution) -> None:
         """Solve fibres and a smooth background together in blocks of columns."""

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from kspecpipe.extraction.banded import factorise_band, invert_band, solve_band
 from kspecpipe.extraction.joint import local_background
-from kspecpipe.extraction.slabs import lay_slabs
+from kspecpipe.extraction.slabs import Slabs, lay_slabs
 from kspecpipe.extraction.solve import (
     ExtractionOptions,
     extract_fibres,
@@ -141,10 +141,11 @@ def measure_shift(
     line = np.array([start, 0.0])
     error = np.inf
     for round_ in range(options.iterations):
+        laid = scene.lay(line)
         if round_ == 3:  # not before the shift is nearly right: edges of lines look like rays
-            scene.reject_cosmic(line)
-        scene.measure_background(line)
-        step, error = scene.refine(line, strict=round_ >= 3)
+            scene.reject_cosmic(laid)
+        scene.measure_background(laid)
+        step, error = scene.refine(laid, strict=round_ >= 3)
         line = line + step
         if not np.isfinite(line).all() or abs(line[0] - start) > 1.0:
             return TraceShift(np.nan, np.nan, np.nan, centre)
@@ -155,6 +156,16 @@ def measure_shift(
     return TraceShift(float(line[0]), float(line[1]) / half, error, centre)
 
 
+@dataclass(frozen=True, eq=False)
+class _Laid:
+    """Profiles laid on the columns that are used, at one shift."""
+
+    centre: FloatArray
+    window: IntArray
+    weights: FloatArray
+    slabs: Slabs
+
+
 class _Scene:
     """The columns of a frame that are used, and what is fitted to them."""
 
@@ -162,6 +173,7 @@ class _Scene:
         self, image: Signal, traces: Traces, profile: Profile, options: ShiftOptions
     ) -> None:
         self.profile, self.options = profile, options
+        self.derivative = profile.derivative()
         live = np.flatnonzero(traces.live)
         margin = traces.pitch + options.max_shift
         first = int(max(traces.y.min() - margin, 0))
@@ -224,13 +236,18 @@ class _Scene:
         inside = (rows >= 0) & (rows < self.value.shape[0])
         return np.clip(rows, 0, self.value.shape[0] - 1), inside
 
-    def refine(self, line: FloatArray, *, strict: bool) -> tuple[FloatArray, float]:
+    def lay(self, line: FloatArray) -> _Laid:
+        """Lay the profiles at one shift and stretch."""
+        centre = self.y + (line[0] + line[1] * self.unit)[:, None]
+        window, weights = self._sample(self.profile, centre, np.arange(self.columns.size))
+        return _Laid(centre, window, weights, lay_slabs(window, weights, self.value.shape[0]))
+
+    def refine(self, laid: _Laid, *, strict: bool) -> tuple[FloatArray, float]:
         """Correction of shift and stretch, and the error of the shift."""
         keep = np.arange(self.columns.size)
-        centre = self.y + (line[0] + line[1] * self.unit)[:, None]
-        window, weights = self._sample(self.profile, centre, keep)
-        flux, error, left, weight = self._solve(window, weights)
-        _, slope = self._sample(self.profile.derivative(), centre, keep)
+        centre, window, weights = laid.centre, laid.window, laid.weights
+        flux, error, left, weight = self._solve(laid.slabs)
+        _, slope = self._sample(self.derivative, centre, keep)
         rows, inside = self._rows(window, weights.shape[1])
         core = inside & (np.abs(rows - centre[:, None, :]) < 0.5 * self.pitch)
         weight = weight[rows, keep] * core
@@ -243,28 +260,21 @@ class _Scene:
         errors = np.where(known, 1 / np.where(known, expected * np.sqrt(strength), 1), 1e6)
         return self._combine(moves, errors, strict=strict)
 
-    def measure_background(self, line: FloatArray) -> None:
+    def measure_background(self, laid: _Laid) -> None:
         """Take a smooth background away: it must not pass for light of the fibres."""
-        centre = self.y + (line[0] + line[1] * self.unit)[:, None]
-        window, weights = self._sample(self.profile, centre, np.arange(self.columns.size))
-        _, _, _, weight = self._solve(window, weights)
-        slabs = lay_slabs(window, weights, self.value.shape[0])
-        floor = local_background(self.value, weight, slabs, 129)
+        _, _, _, weight = self._solve(laid.slabs)
+        floor = local_background(self.value, weight, laid.slabs, 129)
         self.value = np.where(self.good, self.value - floor, 0)
 
-    def reject_cosmic(self, line: FloatArray) -> None:
+    def reject_cosmic(self, laid: _Laid) -> None:
         """Mask pixels that no profile, even one shifted a little more, explains."""
-        centre = self.y + (line[0] + line[1] * self.unit)[:, None]
-        window, weights = self._sample(self.profile, centre, np.arange(self.columns.size))
         image = Signal.of(self.value, self.noise, np.where(self.good, 0, int(DQ.BAD)))
         options = ExtractionOptions(reject_tolerance=0.3)
-        self.good = self.good & ~extract_fibres(image, window, weights, options=options).cosmic
+        found = extract_fibres(image, laid.window, laid.weights, options=options).cosmic
+        self.good = self.good & ~found
 
-    def _solve(
-        self, window: IntArray, weights: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def _solve(self, slabs: Slabs) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Fluxes, their errors, residual image and the pixels' inverse variance."""
-        slabs = lay_slabs(window, weights, self.value.shape[0])
         electrons = np.maximum(self.value, 0)
         for _ in range(2):
             weight = self.good / (self.noise + electrons)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kspecpipe.extraction.slabs import lay_slabs
 from kspecpipe.extraction.solve import (
     ExtractionOptions,
     extract_fibres,
@@ -246,3 +247,17 @@ def test_sums_hold_the_light_of_their_aperture(bench):
     assert np.isnan(lost.value).sum() == 1
     with pytest.raises(ValueError, match="differ in columns"):
         extract_sum(bench.exact(flux), bench.y[:, :10], 10.0)
+
+
+def test_a_pixel_belongs_to_the_samples_around_it():
+    window = np.repeat(np.array([[2], [8], [20]]), 5, axis=1)
+    slabs = lay_slabs(window, np.full((3, 8, 5), 1 / 8), 40)
+    found = slabs.samples_at(np.array([9, 22, 35]), np.array([1, 4, 2]), 5)
+    # row 9 lies in the slabs of the first two fibres; the reach of slabs is one neighbour
+    assert found.T.tolist() == [
+        [False] * 3,
+        [True] * 3,
+        [False] * 3,
+        [False] * 3,
+        [False, True, True],
+    ]
