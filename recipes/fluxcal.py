@@ -37,6 +37,7 @@ from kspecpipe.fluxcal import (
     calibrate_fluxes,
     summarise,
 )
+from kspecpipe.fluxcal.broaden import describe_coarse_library
 from kspecpipe.fluxcal.extinction import ExtinctionCurve
 from kspecpipe.fluxcal.masks import MaskRegion
 from kspecpipe.fluxcal.matching import MatchOptions
@@ -233,6 +234,11 @@ class Fluxcal(BaseRecipe):
         if not np.isfinite(exposure.airmass).all():
             self.log.warning("%s: no airmass: the response contains the extinction", name)
             curve = choose_extinction({}, "none", None)
+        coarse = describe_coarse_library(
+            inputs.templates.resolution, exposure.wavelength, exposure.reduced.lsf
+        )
+        if coarse:
+            self.log.warning("%s: %s", name, coarse)
         try:
             result = calibrate_fluxes(
                 exposure.reduced.spectra,

@@ -12,6 +12,8 @@ from kspecpipe.signal import DQ, FloatArray, Signal
 _LIGHT = 299792.458
 _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _REACH = 4.0
+#: Templates with lines wider than the spectra by this factor are called coarse.
+_COARSE = 1.2
 
 
 def broadening_operator(
@@ -84,6 +86,29 @@ def broaden(operator: csr_array, templates: FloatArray) -> FloatArray:
     seen = np.asarray((operator @ np.atleast_2d(templates).T).T, float)
     seen[:, np.diff(operator.indptr) == 0] = np.nan
     return seen
+
+
+def describe_coarse_library(resolution: float, wavelength: FloatArray, lsf: FloatArray) -> str:
+    """Say in words that templates are coarser than the spectra; empty if they are not.
+
+    Parameters
+    ----------
+    resolution : float
+        Resolving power of the templates.
+    wavelength : ndarray, shape (nw,)
+        [Angstrom].
+    lsf : ndarray, shape (..., nw)
+        FWHM of the line-spread function [Angstrom]; NaN where it is unknown.
+    """
+    excess = (wavelength / resolution) / lsf
+    if not np.isfinite(excess).any() or np.nanmedian(excess) < _COARSE:
+        return ""
+    needed = resolution * float(np.nanmedian(excess))
+    return (
+        f"templates of resolution {resolution:.0f} are coarser than the spectra: their lines are "
+        f"{np.nanmedian(excess):.1f} times as wide and do not fit; give a library of at least "
+        f"{needed:.0f}"
+    )
 
 
 def prepare_template(

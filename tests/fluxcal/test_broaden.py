@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kspecpipe.fluxcal.broaden import broaden, broadening_operator
+from kspecpipe.fluxcal.broaden import broaden, broadening_operator, describe_coarse_library
 from kspecpipe.fluxcal.grid import bin_spectrum
 
 SOURCE = 3500 * np.exp(np.arange(9500) * 1e-4)
@@ -54,6 +54,18 @@ def test_beyond_the_template_there_is_nothing():
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="differ in shape"):
         broadening_operator(SOURCE, WAVE, LSF[1:])
+
+
+@pytest.mark.parametrize("resolution", [300.0, 2000.0])
+def test_templates_coarser_than_the_spectra_are_told_with_the_resolution_that_is_needed(resolution):
+    lsf = np.stack([LSF, np.full(LSF.shape, np.nan)])
+    text = describe_coarse_library(resolution, WAVE, lsf)
+    if resolution > 1000:
+        assert text == ""
+    else:
+        needed = np.median(WAVE / LSF)
+        assert "resolution 300" in text
+        assert float(text.split()[-1]) == pytest.approx(needed, rel=0.05)
 
 
 @settings(max_examples=20, deadline=None)

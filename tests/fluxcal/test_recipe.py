@@ -343,6 +343,13 @@ def test_library_of_several_resolutions_is_refused(files, place, folder):
     refused(outcome, place / "mixed_library", 3, "resolutions (500, 2000)")
 
 
+def test_library_coarser_than_the_spectra_is_told(files, place):
+    spectra = io.read_product(files["REDUCED"])
+    sharp = store(spectra.replace(lsf=spectra.lsf / 6), place / "sharp.fits")
+    outcome = run({**files, "REDUCED": sharp}, place / "coarse")
+    assert "templates of resolution 2000 are coarser than the spectra" in reasons(outcome)
+
+
 def test_file_in_place_of_the_library_is_refused(files, place):
     path = place / "plain.txt"
     path.write_text("no folder\n")
