@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "action",
         choices=("index", "check", "download"),
-        help="index: take what is there as the whole library; check: compare with the index; "
-        "download: fetch models from the archive",
+        help="index: read what is there and take it as the whole library; check: compare with the "
+        "index; download: fetch models from the archive",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the library")
     parser.add_argument("--resolution", type=int, metavar="R", help="resolving power [10000]")
@@ -56,14 +56,15 @@ def run(arguments: argparse.Namespace, name: str) -> int:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from kspecpipe.fluxcal.templates import read_index, write_index
+    from kspecpipe.fluxcal.templates import TemplateLibrary, write_index
 
     try:
         path = write_index(arguments.folder, arguments.resolution)
+        # Parsed now and kept, so that no run of fluxcal has to wait for it.
+        grid = TemplateLibrary(arguments.folder, arguments.resolution).grid()
     except KspecError as error:
         raise InputError(str(error)) from None
-    count = len(read_index(arguments.folder, int(path.stem.rsplit("_r", 1)[1])))
-    sys.stdout.write(f"{short_path(path)}: {count} models\n")
+    sys.stdout.write(f"{short_path(path)}: {len(grid)} models\n")
     return int(ExitCode.OK)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.fluxcal.continuum import spline_basis
@@ -12,6 +13,10 @@ from kspecpipe.signal import BoolArray, FloatArray
 
 _HUBER = 1.5
 _ROUNDS = 30
+#: Reach over which the misfit of lines is averaged [Angstrom], and beyond what a sample is no line.
+_NEAR = 300.0
+_WILD = 0.3
+_SURE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +35,36 @@ class ResponseOptions:
         lines that the model has not quite right. The reported error follows from the residuals.
     shared : float
         Neighbouring samples that such errors of the model have in common.
+    blends : float
+        Error of a model's continuum between unresolved lines, in units of the rms by which its
+        resolved lines are wrong nearby.
     """
 
     spacing: float = 100.0
     bend: float = 0.004
     mismatch: float = 0.12
     shared: float = 6.0
+    blends: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class SmoothRatio:
-    """Logarithm of observed over model, its variance, and the range of the samples it rests on."""
+    """What lies between a star and its model.
+
+    Parameters
+    ----------
+    log_ratio, variance : ndarray, shape (nw,)
+        Logarithm of observed over model, and its variance.
+    misfit : ndarray, shape (nw,)
+        Relative rms, within some 300 Angstrom, of the lines which the model has not right; 0 where
+        the noise may explain it.
+    first, last : float
+        Range of the samples which the curve rests on [Angstrom].
+    """
 
     log_ratio: FloatArray
     variance: FloatArray
+    misfit: FloatArray
     first: float
     last: float
 
@@ -111,11 +132,14 @@ def fit_ratio(data: RatioData, options: ResponseOptions) -> SmoothRatio:
         basis, ratio, noise, (start, penalty, options.mismatch)
     )
     inside = data.wavelength[use]
-    scatter = _scatter(ratio, noise, np.exp(basis @ coefficient), strength, options.shared)
+    relative, excess = _excess(ratio, noise, np.exp(basis @ coefficient), strength)
+    mean = max(0.0, float(np.sum(strength * excess) / strength.sum()))
+    scatter = relative + options.shared * mean
     spread = (basis * (strength**2 * scatter)[:, None]).T @ basis + penalty
     covariance = inverse @ spread @ inverse
     variance = np.einsum("wi,ij,wj->w", basis, covariance, basis)
-    return SmoothRatio(basis @ coefficient, variance, float(inside[0]), float(inside[-1]))
+    misfit = _local_rms(data.wavelength, relative, excess, strength > 0)
+    return SmoothRatio(basis @ coefficient, variance, misfit, float(inside[0]), float(inside[-1]))
 
 
 def _penalty(size: int, bend: float) -> FloatArray:
@@ -167,12 +191,24 @@ def _gauss_newton(
     return coefficient, inverse, strength
 
 
-def _scatter(
-    ratio: FloatArray, noise: FloatArray, curve: FloatArray, strength: FloatArray, shared: float
-) -> FloatArray:
-    """Relative variance of each sample: its noise, and the excess that neighbours share."""
+def _excess(
+    ratio: FloatArray, noise: FloatArray, curve: FloatArray, strength: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Relative variance of each sample by noise, and the square of its residual beyond that."""
     known = strength > 0
     relative = np.where(known, noise, 0.0) / curve**2
-    excess = np.where(known, (ratio / curve - 1) ** 2 - relative, 0.0)
-    mean = max(0.0, float(np.sum(strength * excess) / strength.sum()))
-    return relative + shared * mean
+    return relative, np.where(known, (ratio / curve - 1) ** 2 - relative, 0.0)
+
+
+def _local_rms(
+    wavelength: FloatArray, relative: FloatArray, excess: FloatArray, known: BoolArray
+) -> FloatArray:
+    """Root of the running mean of the excess, as far as it is surely no noise."""
+    reach = _NEAR / float(np.median(np.diff(wavelength)))
+    weight = np.where(known, 1 / (relative + 1e-3) ** 2, 0.0)
+    total = np.maximum(gaussian_filter1d(weight, reach), 1e-12 * weight.max())
+    mean = gaussian_filter1d(weight * np.minimum(excess, _WILD**2), reach) / total
+    # A mean of n samples with a Gaussian window of sigma s rests on 2 sqrt(pi) s of them.
+    spread = gaussian_filter1d(weight**2 * 2 * relative**2, reach) / total**2
+    error = np.sqrt(spread / (2 * np.sqrt(np.pi) * reach))
+    return np.asarray(np.sqrt(np.clip(mean - _SURE * error, 0, None)))

@@ -200,6 +200,8 @@ def _fit_response(
     model_variance = np.where(np.isfinite(model_variance), model_variance, 1.0)
     # The candidates differ most in their lines, over which the curve averages.
     model_variance = median_filter(model_variance, _LINES, mode="nearest")
+    # Where the lines that can be seen are wrong, so are the blends that cannot.
+    model_variance = model_variance + (options.response.blends * ratio.misfit) ** 2
     variance = ratio.variance + model_variance
     response = np.exp(-ratio.log_ratio)
     signal = Signal(response, response**2 * variance, _flags(star, ratio, options.telluric))

@@ -46,6 +46,25 @@ def test_index_lists_what_is_there(kspec, library):
     assert len((library / "index_r300.csv").read_text().splitlines()) == 3
 
 
+def test_index_keeps_the_parsed_models_so_that_no_run_waits_for_them(kspec, library):
+    kspec("templates", "index", library)
+    assert (library / "cache_r300.npz").exists()
+    for path in library.rglob("*.txt.gz"):
+        path.touch()  # changed files are parsed anew, ...
+    kspec("templates", "index", library)
+    kept = (library / "cache_r300.npz").stat().st_mtime_ns
+    kspec("templates", "index", library)  # ... others are not
+    assert (library / "cache_r300.npz").stat().st_mtime_ns == kept
+
+
+def test_damaged_model_is_found_when_the_index_is_made(kspec, library):
+    broken = sorted(library.rglob("*.txt.gz"))[0]
+    broken.write_bytes(b"not gzip")
+    result = kspec("templates", "index", library)
+    assert result.code == 3
+    assert broken.name in result.err
+
+
 def test_whole_library_passes_the_check(kspec, library):
     kspec("templates", "index", library)
     result = kspec("templates", "check", library, "--read")
