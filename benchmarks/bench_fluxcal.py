@@ -1,13 +1,15 @@
 """Accuracy of flux calibration through the whole chain, from raw frames, every trap on.
 
-Usage: ``python benchmarks/bench_fluxcal.py [--spectra DIR] [--templates DIR] [--seeds N]``
+Usage: ``python benchmarks/bench_fluxcal.py [--spectra DIR] [--taught] [--seeds N] ...``
 
 Three standard stars are observed at several signal-to-noise ratios. Without ``--spectra`` they are
 F and G dwarfs between the models of the simulator's library; with it they are the first three real
 spectra of a folder (FITS tables with WAVELENGTH in vacuum and FLUX, as CALSPEC has them).
-``--templates`` names another library. The response from each star alone (N = 1) and from all three
-(N = 3) turns the true light of every star into flux; what is printed is how this differs from the
-star's true flux, in bins of 100 Angstrom from 3900 to 8600 without telluric bands.
+``--templates`` names another library; ``--taught`` takes models corrected by the real stars, a star
+of N = 1 itself left out, and wrong by ``--mismatch`` (see `flux_library`). The response from each
+star alone (N = 1) and from all three (N = 3) turns the true light of every star into flux; what is
+printed is how this differs from the star's true flux, in bins of 100 Angstrom from 3900 to 8600
+without telluric bands.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from flux_library import correct_library, mismatch, real_over_model
 
 from kspecpipe.base_recipe import run_recipe
 from kspecpipe.fluxcal.masks import inside_regions, parse_mask_regions
@@ -76,6 +79,8 @@ class Bench:
 
     def __init__(self, folder: Path, stars: list[StandardStar], seed: int, library: Path | None):
         self.folder, self.stars, self.seed = folder, stars, seed
+        self.lessons: list[Any] = []
+        self.mismatch = 0.0
         self.lines: list[str] = []
         self.library = library
         telluric = files("kspecpipe.static_calibrations") / "telluric_regions.ecsv"
@@ -117,6 +122,22 @@ class Bench:
             raise SystemExit(f"{recipe}: {' '.join(outcome.errors)}")
         return outcome
 
+    def teach(self, size: float) -> None:
+        """Correct the library by the stars from now on, and make it wrong by ``size``."""
+        self.lessons = [real_over_model(star.spectrum) for star in self.stars if star.spectrum]
+        self.mismatch = size
+
+    def library_for(self, used: tuple[int, ...]) -> Path | None:
+        """Return the library for these stars; one star has not taught it."""
+        if not self.lessons or self.library is None:
+            return self.library
+        folder = self.folder / f"taught{used}".replace(" ", "")
+        if not folder.exists():
+            known = [one for k, one in enumerate(self.lessons) if len(used) > 1 or k not in used]
+            wrong = mismatch(self.mismatch, self.seed) ** len(known)
+            correct_library(self.library, folder, [known[0] * wrong, *known[1:]])
+        return folder
+
     def calibrate(self, night: Night, reduced: Path, used: tuple[int, ...]) -> Path:
         """Run fluxcal with some of the stars as standards, the others as program stars."""
         rows = [line.split() for line in night.assignment.read_text().splitlines()]
@@ -131,7 +152,7 @@ class Bench:
             f"{reduced} REDUCED",
             f"{assignment} ASSIGN",
             f"{catalogue} STD_CATALOG",
-            f"{self.library} TEMPLATES",
+            f"{self.library_for(used)} TEMPLATES",
         ]
         outcome = self.run("fluxcal", night, lines, name)
         return next(path for path, tag in outcome.products if tag == "CALIBRATED")
@@ -211,6 +232,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spectra", type=Path)
     parser.add_argument("--templates", type=Path)
+    parser.add_argument("--taught", action="store_true")
+    parser.add_argument("--mismatch", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--snr", type=int, nargs="+", default=list(BRIGHTNESS))
     parser.add_argument("--reddening", type=float, default=0.0)
@@ -223,6 +246,8 @@ def main() -> None:
         stars = [dataclasses.replace(one, ebv=one.ebv + given.reddening) for one in stars]
         with tempfile.TemporaryDirectory() as name:
             bench = Bench(Path(name), stars, seed, given.templates)
+            if given.taught:
+                bench.teach(given.mismatch)
             for number, snr in enumerate(given.snr):
                 night = bench.night(BRIGHTNESS[snr], first=number == 0)
                 products = bench.reduce(night)

@@ -49,7 +49,7 @@ class ColourOptions:
 
     scale: float = 0.02
     blue: float = 2.0
-    length: float = 0.25
+    length: float = 0.4
     ebv: float = 0.15
     floor: float = 0.004
     infrared_floor: float = 0.02

@@ -38,8 +38,8 @@ class CombineOptions:
     min_shape: float = 0.04
     pair_grey: float = 0.3
     shared: float = 0.5
-    floor: float = 0.005
-    single_floor: float = 0.008
+    floor: float = 0.003
+    single_floor: float = 0.005
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class Limits:
         Least median signal-to-noise ratio per pixel.
     bluer, redder : float
         How far beyond the library's colours a star may be [mag].
+    temperatures : tuple of float
+        Coolest and hottest star that serves, however far the library reaches [K].
     residual : float
         Largest relative rms of star against model beyond the noise.
     teff : float
@@ -40,6 +42,7 @@ class Limits:
     snr: float = 2.0
     bluer: float = 0.05
     redder: float = 0.1
+    temperatures: tuple[float, float] = (4900.0, 8600.0)
     residual: float = 0.06
     teff: float = 1200.0
     line_strength: tuple[float, float] = (0.4, 2.0)

@@ -44,7 +44,7 @@ class ResponseOptions:
     bend: float = 0.004
     mismatch: float = 0.12
     shared: float = 6.0
-    blends: float = 0.6
+    blends: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,10 @@ def judge_match(match: TemplateMatch, limits: Limits, extinction: float = 0.0) -
         return f"hot star: {-estimate.beyond:.2f} mag bluer than every template"
     if estimate is not None and estimate.beyond > limits.redder:
         return f"cool star or giant: {estimate.beyond:.2f} mag redder than every template"
+    coolest, hottest = limits.temperatures
+    if not coolest <= match.mean_teff <= hottest:
+        kind = "cool star or giant" if match.mean_teff < coolest else "hot star"
+        return f"{kind}: {match.mean_teff:.0f} K; {coolest:.0f} to {hottest:.0f} K serve"
     if not match.residual <= limits.residual:
         return (
             f"lines like no template: {match.residual:.1%} rms beyond the noise; hot star, wrong "

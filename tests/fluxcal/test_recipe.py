@@ -190,7 +190,7 @@ def test_one_star_has_no_scatter_and_a_floor_of_its_own(files, place, observe):
     found = product(outcome, "RESPONSE")
     assert "FCALRMS" not in found.calibration
     good = found.response.good
-    assert ((found.response.error / found.response.value)[good] > 0.008).all()
+    assert ((found.response.error / found.response.value)[good] > 0.005).all()
 
 
 def test_odd_stars_are_left_out_with_the_reason(files, place, observe):

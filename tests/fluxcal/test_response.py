@@ -67,6 +67,29 @@ def test_errors_are_honest():
     assert 0.85 < spread < 1.15
 
 
+def test_lines_that_the_model_has_not_right_are_told_where_they_are_and_noise_is_not():
+    rng = np.random.default_rng(10)
+    sigma = 0.02 * EFFICIENCY * MODEL
+    lines = np.where(WAVE < 5000, 0.06 * rng.normal(size=WAVE.size), 0.0)
+    observed = EFFICIENCY * MODEL * np.exp(lines) + rng.normal(0, sigma)
+    misfit = fit_ratio(data(observed, sigma**2), ResponseOptions()).misfit
+    assert np.mean(misfit[WAVE < 4700]) == pytest.approx(0.06, rel=0.15)
+    assert np.mean(misfit[WAVE > 6000]) < 0.005
+
+
+@pytest.mark.parametrize("snr", [5.0, 30.0])
+def test_a_perfect_model_has_no_misfit_whatever_the_noise(snr):
+    rng = np.random.default_rng(11)
+    sigma = EFFICIENCY * MODEL / snr
+    misfit = [
+        fit_ratio(
+            data(EFFICIENCY * MODEL + rng.normal(0, sigma), sigma**2), ResponseOptions()
+        ).misfit
+        for _ in range(20)
+    ]
+    assert np.mean(misfit) < 0.1 / snr
+
+
 def test_outliers_do_not_pull_the_curve():
     observed = EFFICIENCY * MODEL
     observed = np.where(np.arange(WAVE.size) % 40 == 7, 5 * observed, observed)
