@@ -162,14 +162,15 @@ def test_a_giant_is_rejected(observe, calibrate):
 
 
 @pytest.mark.parametrize(
-    ("serve", "star", "words"),
-    [((6100.0, 8600.0), 0, "cool star or giant"), ((4900.0, 6300.0), 2, "hot star")],
+    ("serve", "order", "words"),
+    [((6300.0, 8600.0), (2, 0), "cool star or giant"), ((4900.0, 6300.0), (0, 2), "hot star")],
 )
 def test_a_library_beyond_f_and_g_stars_does_not_make_others_standards(
-    serve, star, words, observe, calibrate, options
+    serve, order, words, observe, calibrate, options
 ):
     limits = replace(options.limits, temperatures=serve)
-    result = calibrate(observe((STARS[1], STARS[star])), replace(options, limits=limits))
+    stars = tuple(STARS[k] for k in order)
+    result = calibrate(observe(stars), replace(options, limits=limits))
     assert result.stars["used"].tolist() == [True, False]
     assert words in result.stars["reason"][1]
 
