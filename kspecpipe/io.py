@@ -280,7 +280,10 @@ def _writer(hdus: fits.HDUList) -> Writer:
 
 def table_writer(table: Table, primary: Mapping[str, Any], cards: Mapping[str, Any]) -> Writer:
     """Return what writes one table as FITS, with cards of the primary header and of the table."""
-    first, second = fits.PrimaryHDU(), fits.BinTableHDU(table, name="SPECTRUM")
+    rows = table.as_array()
+    # In the byte order of FITS: astropy turns long cells round number by number.
+    ordered = rows.astype(rows.dtype.newbyteorder(">")).view(fits.FITS_rec)
+    first, second = fits.PrimaryHDU(), fits.BinTableHDU(ordered, name="SPECTRUM")
     for hdu, values in ((first, primary), (second, cards)):
         for keyword, value in values.items():
             hdu.header[keyword] = _fits_value(value)
