@@ -6,11 +6,11 @@ line's help do not wait for numpy.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kspecpipe._version import __version__
+from kspecpipe.specutils_hook import register_loaders
 
 if TYPE_CHECKING:
     from kspecpipe.base_recipe import find_recipe, run_recipe
@@ -48,5 +48,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if "specutils" in sys.modules:  # who works with specutils has its reader at once
-    import_module("kspecpipe.formats.specutils_loaders")
+register_loaders()

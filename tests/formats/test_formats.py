@@ -1,6 +1,8 @@
 """Spectra in the hands of users: read_spectra, specutils, export."""
 
 import csv
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,8 +160,6 @@ def test_specutils_reads_products_through_its_registry(request, kind):
     pytest.importorskip("specutils", reason="specutils is not installed")
     from specutils import SpectrumList
 
-    import kspecpipe.formats.specutils_loaders  # noqa: F401 - registers
-
     found = SpectrumList.read(str(request.getfixturevalue(kind)))
     assert len(found) == 4  # without the dead fibre
     assert found[1].flux.value[0] == 50
@@ -170,6 +170,18 @@ def test_specutils_reads_products_through_its_registry(request, kind):
     assert str(found[1].spectral_axis.unit) == "Angstrom"
     unit = "erg / (Angstrom s cm2)" if kind == "coadded" else "electron"
     assert str(found[0].flux.unit) == unit
+
+
+def test_specutils_that_is_imported_later_knows_products_too():
+    pytest.importorskip("specutils", reason="specutils is not installed")
+    code = (
+        "import kspecpipe, sys; assert 'specutils' not in sys.modules\n"
+        "from specutils import SpectrumList\n"
+        "from astropy.io.registry import get_formats\n"
+        "print(*get_formats(SpectrumList)['Format'])"
+    )
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert any("kspec" in name for name in seen.stdout.split())
 
 
 def test_specutils_leaves_other_files_alone(tmp_path):
