@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ from kspecpipe.instrument import Instrument
 from kspecpipe.logs import Memory, run_logger
 from kspecpipe.outcome import Outcome, RunOptions, merge
 from kspecpipe.product import Product
-from kspecpipe.registry import ENTRY_POINTS, recipe_names
+from kspecpipe.registry import recipe_names, recipe_points
 from kspecpipe.runtime import silent_logger
 from kspecpipe.sof import read_inputs
 from kspecpipe.yaml_source import nearest
@@ -195,7 +194,7 @@ def find_recipe(name: str) -> type[BaseRecipe]:
     SettingsError
         If there is no recipe of that name, or it cannot be imported.
     """
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    points = recipe_points()
     if name not in points:
         raise SettingsError(f"unknown recipe {name!r}; {nearest(name, points)}")
     try:

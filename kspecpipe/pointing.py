@@ -6,7 +6,6 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe.instrument_schema import SiteFacts
-from kspecpipe.sky.velocity import Site, airmass, barycentric_velocity
 
 
 def with_velocity(table: Table, site: SiteFacts | None, mjd: float) -> Table:
@@ -24,6 +23,8 @@ def with_velocity(table: Table, site: SiteFacts | None, mjd: float) -> Table:
     mjd : float
         Middle of the exposure [MJD, UTC].
     """
+    from kspecpipe.sky.velocity import Site, airmass, barycentric_velocity
+
     filled = table.copy()
     filled["AIRMASS"] = np.full(len(table), np.nan)
     filled["VBARY"] = np.full(len(table), np.nan)

@@ -13,7 +13,7 @@ import numpy as np
 from astropy.io.ascii import ecsv
 from astropy.table import Table
 
-from kspecpipe import io, plots
+from kspecpipe import io
 from kspecpipe.atomic import write_files, write_text
 from kspecpipe.declare import ProductSpec
 from kspecpipe.errors import IdentificationError, InputError, KspecError, ProductError
@@ -203,6 +203,8 @@ def draw(written: Sequence[Written], options: RunOptions, log: logging.Logger) -
 
 
 def _draw_one(item: Written, options: RunOptions) -> list[Path]:
+    from kspecpipe import plots  # matplotlib is loaded when there is something to draw
+
     figure = plots.draw(io.read_product(item.path))
     if figure is None:
         return []
@@ -240,6 +242,8 @@ def draw_failure(
     folder: Path, recipe: str, error: IdentificationError, log: logging.Logger
 ) -> tuple[Path, ...]:
     """Draw what a recipe could not tell apart beside its log, if that is possible."""
+    from kspecpipe import plots
+
     picture = folder / f"{recipe}_failed.png"
     try:
         figure = plots.draw_identification(error)

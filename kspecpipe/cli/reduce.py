@@ -105,6 +105,7 @@ class Night:
     def __post_init__(self) -> None:
         """Keep standard output for JSON where that is asked for."""
         self.console = Console(stderr=self.arguments.json, highlight=False)
+        self.session.warn = self.tell
 
     def tell(self, text: str) -> None:
         """Print a line."""

@@ -323,11 +323,12 @@ class Coordinator:
         if status == Status.QC_FAILED:
             reason = ", ".join(entry.qc_failed)
         self._end(job, status, entry, reason, (delivery.cpu, delivery.memory))
+        # First the history: a run that is killed in between does the job again, and finds it done.
+        self.services.record(outcome)
         try:
             write_entry(self._place(job, ".json"), entry)
         except OSError as error:
             self.services.reporter.note(f"{job.name}: its record was not written: {error.strerror}")
-        self.services.record(outcome)
 
     def _entry(self, job: Job, chosen: Sequence[Choice], outcome: Outcome, seconds: float) -> Entry:
         shelf = self.plan.shelf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 import time
@@ -68,12 +69,17 @@ class Session:
         What is wanted.
     cache : Path or None
         Where headers are remembered.
+    warn : callable
+        Is told what is wrong and stops nothing.
     """
 
     raw: Path
     options: RunOptions
     selection: Selection = field(default_factory=Selection)
     cache: Path | None = field(default_factory=cache_file)
+    warn: Callable[[str], None] = logging.getLogger("kspecpipe").warning
+    _verdicts: Mapping[str, tuple[str, str]] = field(default_factory=dict, init=False)
+    _warned: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         """Load instruments and recipes; wrong settings are found before anything is read."""
@@ -139,31 +145,42 @@ class Session:
         return scan(self.options.output, self.rules, self.memory, deep=False).products
 
     def verdicts(self) -> Mapping[str, tuple[str, str]]:
-        """Return what people decided on products, by DATAMD5."""
-        found = verdicts(self.store)
-        return {md5: (one.verdict, f"{one.who}, {one.why}") for md5, one in found.items()}
+        """Return what people decided on products, by DATAMD5; if unreadable, what was known."""
+        try:
+            found = verdicts(self.store)
+        except StoreError as error:
+            self._warn_once(f"it is not known which calibrations were rejected: {error}")
+        else:
+            self._verdicts = {md5: (v.verdict, f"{v.who}, {v.why}") for md5, v in found.items()}
+        return self._verdicts
 
     def execute(
         self, plan: Plan, pool: Callable[[], Pool], reporter: Reporter
     ) -> dict[str, Result]:
         """Run a plan; returns what came of each job."""
+        self.warn = reporter.note
         services = Services(
             settings=Settings(self.instruments, self.options),
             pool=pool,
             reporter=reporter,
-            record=lambda outcome: self._record(outcome, reporter),
+            record=self._record,
             fault_of=self._fault_of,
         )
         return Coordinator(plan, services).run()
 
-    def _record(self, outcome: Outcome, reporter: Reporter) -> None:
+    def _record(self, outcome: Outcome) -> None:
         try:
             if outcome.record is None or (outcome.unchanged and knows(self.store, outcome.record)):
                 return
             # What was made by a run that was killed before it could tell is told now.
             record_run(self.store, outcome.record)
         except StoreError as error:
-            reporter.note(f"the QC history was not written: {error}")
+            self._warn_once(f"the QC history was not written: {error}")
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self.warn(text)
 
     def _fault_of(self, path: Path) -> str:
         """Say why a product may not be used: people's verdict outweighs the limits."""

@@ -78,6 +78,10 @@ class StoreError(KspecError):
     """The history could not be written or read; products are not affected."""
 
 
+class EmptyStoreError(StoreError):
+    """There is a file with nothing in it: the run that made it was killed before it could write."""
+
+
 @dataclass(frozen=True)
 class ProductRecord:
     """A product of a run: file name, category, content key, DATAMD5, and its exposure if of one."""
@@ -193,9 +197,10 @@ def knows(path: Path, record: RunRecord) -> bool:
     if not path.exists():
         return False
     query = "SELECT COUNT(*) FROM products WHERE name = ? AND content_key = ?"
-    with reading(path) as connection:
-        pairs = [(product.name, product.content_key) for product in record.products]
+    pairs = [(product.name, product.content_key) for product in record.products]
+    with contextlib.suppress(EmptyStoreError), reading(path) as connection:
         return all(connection.execute(query, pair).fetchone()[0] for pair in pairs)
+    return False
 
 
 def record_verdict(path: Path, verdict: Verdict) -> None:
@@ -221,11 +226,12 @@ def verdicts(path: Path) -> dict[str, Verdict]:
     """
     if not path.exists():
         return {}
-    with reading(path) as connection:
+    with contextlib.suppress(EmptyStoreError), reading(path) as connection:
         rows = connection.execute(
             "SELECT md5, name, catg, verdict, who, at, why FROM verdicts ORDER BY id"
         )
         return {row["md5"]: Verdict(**row) for row in map(dict, rows)}
+    return {}
 
 
 def person() -> str:
@@ -270,7 +276,9 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         )
     with _errors(path), contextlib.closing(_connect(path, "ro")) as connection:
         if _form(connection, path) == 0:
-            raise StoreError(f"{path}: is empty; `kspec qc rebuild DIR` fills it from products")
+            raise EmptyStoreError(
+                f"{path}: is empty; `kspec qc rebuild DIR` fills it from products"
+            )
         yield connection
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, signal
+import scipy  # its `signal` is loaded when it is used: it takes long
+from scipy import ndimage
 
 from kspecpipe.errors import IdentificationError, RecipeError
 from kspecpipe.signal import BoolArray, FloatArray
@@ -124,7 +125,9 @@ def _find_peaks(
 ) -> FloatArray:
     """Rows of significant narrow light."""
     reach = max(0.5 * layout.local_pitch.min(), 1.0)
-    index, _ = signal.find_peaks(np.append(np.insert(light, 0, -np.inf), -np.inf), distance=reach)
+    index, _ = scipy.signal.find_peaks(
+        np.append(np.insert(light, 0, -np.inf), -np.inf), distance=reach
+    )
     index = index - 1
     index = index[light[index] > options.detection_sigma * noise[index]]
     inner = index[(index > 0) & (index < light.size - 1)]

@@ -383,7 +383,7 @@ def test_broken_plug_ins_are_settings_errors(monkeypatch, value, words):
     from importlib.metadata import EntryPoint
 
     point = EntryPoint("odd", value, "kspecpipe.recipes")
-    monkeypatch.setattr("kspecpipe.base_recipe.entry_points", lambda group: [point] * bool(group))
+    monkeypatch.setattr("kspecpipe.base_recipe.recipe_points", lambda: {"odd": point})
     with pytest.raises(SettingsError, match=words):
         find_recipe("odd")
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_nights import OUTPUT
+from memory_nights import OUTPUT, images_of
 
+from kspecpipe.cli import main
 from kspecpipe.instrument import shipped_instruments
 from kspecpipe.night.chain import load_chain
 from kspecpipe.night.frames import Listing, NightFrame
@@ -46,9 +49,39 @@ class InlinePool:
 
 
 @pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+def inline() -> Callable[[], AbstractContextManager[None]]:
+    """Return a context in which `kspec reduce` works in this process."""
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("kspecpipe.cli.reduce.LocalPool", InlinePool)
+            yield
+
+    return context
+
+
+@pytest.fixture
+def inlined(inline: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
     """Let `kspec reduce` work in this process."""
-    monkeypatch.setattr("kspecpipe.cli.reduce.LocalPool", InlinePool)
+    with inline():
+        yield
+
+
+@pytest.fixture
+def quiet(camera: Any, inline: Callable[[], AbstractContextManager[None]]) -> dict[str, Any]:
+    """Return the data of a small night that nothing disturbs: two read-out modes, four jobs."""
+    raw = camera.folder / "raw"
+    raw.mkdir()
+    for speed in ("slow", "fast"):
+        for path in (*camera.biases(3, SPEED=speed), camera.dark(SPEED=speed)):
+            path.rename(raw / path.name)
+    words = ["reduce", raw, "-o", camera.folder / "quiet", "--instrument", camera.instrument]
+    with inline():
+        assert main([str(word) for word in (*words, "--plots", "none", "-q")]) == 0
+    found = images_of(camera.folder / "quiet")
+    assert len(found) == 6
+    return found
 
 
 @pytest.fixture(scope="session")

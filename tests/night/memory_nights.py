@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from astropy.io import fits
+
 from kspecpipe.frame import FrameInfo
 from kspecpipe.night.frames import FoundProduct, NightFrame
 from kspecpipe.night.plan import Plan
@@ -83,6 +85,15 @@ def product(catg: str, hours: float, days: int = 0, **given: Any) -> FoundProduc
         md5=given.get("md5", name),
         failed=given.get("failed", ()),
     )
+
+
+def images_of(folder: Path) -> dict[str, list[bytes]]:
+    """Return the bytes of all images of all products of a folder."""
+    found = {}
+    for path in sorted(folder.glob("*.fits")):
+        with fits.open(path) as hdus:
+            found[path.name] = [hdu.data.tobytes() for hdu in hdus if hdu.is_image]
+    return found
 
 
 def best(plan: Plan, recipe: str, tag: str, number: int = 0) -> list[str]:

@@ -2,16 +2,13 @@
 
 import json
 import sqlite3
-import subprocess
-import sys
-import textwrap
 
 import pytest
 from astropy.io import fits
 
 from kspecpipe.cli import main
 
-pytestmark = pytest.mark.usefixtures("inline")
+pytestmark = pytest.mark.usefixtures("inlined")
 
 
 @pytest.fixture
@@ -206,23 +203,20 @@ def test_an_output_that_is_a_file_is_refused(reduce, camera):
     assert "is a file" in json.dumps(found)
 
 
-def test_a_script_without_a_guard_can_reduce_a_night(camera, raw):
-    """Spawned workers import the main module again, unless they are kept from it."""
-    script = camera.folder / "script.py"
-    script.write_text(
-        textwrap.dedent(f"""
-        import sys
-        from kspecpipe.cli import main
-        words = ["reduce", {str(raw)!r}, "-o", {str(camera.output)!r}, "--instrument",
-                 {str(camera.instrument)!r}, "--plots", "none", "--until", "mbias"]
-        sys.exit(main(words))
-        """)
-    )
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list(camera.output.glob("*.fits"))) == 1
+@pytest.mark.usefixtures("raw")
+@pytest.mark.parametrize("content", [b"", b"no database" * 500])
+def test_a_history_that_cannot_be_read_does_not_stop_a_night(reduce, camera, content):
+    """An empty one is what a run leaves that is killed before it could write."""
+    camera.output.mkdir()
+    (camera.output / "qc.sqlite").write_bytes(content)
+    found = reduce()
+    assert found["exit_code"] == 0
+    assert statuses(found) == {"mbias": "done", "mdark": "done"}
+    if content:
+        assert found["err"].count("not known which calibrations were rejected") == 1
+        assert found["err"].count("the QC history was not written") == 1
+    else:
+        assert len(history(camera.output)) == 2
 
 
 @pytest.mark.usefixtures("raw")

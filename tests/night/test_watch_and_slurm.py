@@ -1,6 +1,8 @@
 """Frames that land one by one, and job arrays for a cluster without Dask."""
 
 import os
+import re
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +101,7 @@ def raw(camera):
     return folder
 
 
-@pytest.mark.usefixtures("inline")
+@pytest.mark.usefixtures("inlined")
 def test_a_half_written_frame_is_reduced_when_it_is_whole(camera, raw, monkeypatch, capsys):
     late = sorted(raw.glob("bias*"))[0]
     content, old = late.read_bytes(), 1_700_000_000
@@ -131,37 +133,49 @@ def test_options_that_do_not_go_together_are_refused(camera, raw):
     assert main([*words, "--watch", "--emit", "slurm"]) == 2
 
 
-@pytest.mark.usefixtures("inline")
-def test_job_arrays_reduce_the_night_with_plain_commands(camera, raw, tmp_path, capsys):
-    """`sbatch` is played by a script that runs every task of an array at once."""
+@pytest.fixture
+def arrays(camera, raw, tmp_path, capsys):
+    """Write job arrays of a night, and submit them to an `sbatch` that only takes notes."""
     words = ["reduce", raw, "-o", camera.output, "--instrument", camera.instrument]
     assert main([str(word) for word in (*words, "--plots", "none", "--emit", "slurm")]) == 0
     assert "submit.sh" in capsys.readouterr().out
     assert not list(camera.output.glob("*.fits"))
-    slurm = camera.output / "slurm"
-    assert {path.name for path in slurm.iterdir()} == {
-        *("1_mbias.commands", "1_mbias.sh", "2_mdark.commands", "2_mdark.sh"),
-        *("finish.sh", "submit.sh"),
-    }
     sbatch = tmp_path / "sbatch"
-    sbatch.write_text(
-        "#!/bin/bash\n"
-        'for last; do :; done; echo "$@" >> sbatch.log\n'
-        'SLURM_ARRAY_TASK_ID=1 bash "$last" >&2; echo 42\n'
-    )
+    sbatch.write_text('#!/bin/bash\necho "$@" >> sbatch.log\necho 4$(wc -l < sbatch.log)\n')
     sbatch.chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(slurm / "submit.sh")],
-        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    folder = camera.output / "slurm"
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(folder / "submit.sh")], env=environment, check=True)
+    return folder
+
+
+def test_steps_are_submitted_in_order_and_wait_for_each_other(arrays):
+    assert (arrays / "sbatch.log").read_text().splitlines() == [
+        "--parsable 1_mbias.sh",
+        "--parsable --dependency=afterany:41 2_mdark.sh",
+        "--dependency=afterany:42 finish.sh",
+    ]
+    text = (arrays / "2_mdark.sh").read_text()
+    assert "#SBATCH --array=1-1" in text
+    assert re.search(r"#SBATCH --mem=\d+M", text)
+
+
+def test_a_task_runs_its_own_line_of_the_commands(arrays, tmp_path):
+    (arrays / "1_mbias.commands").write_text(f"exit 3\necho two > {tmp_path / 'done'}\nexit 4\n")
+    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "2"}
+    subprocess.run(["bash", "1_mbias.sh"], cwd=arrays, env=environment, check=True)
+    assert (tmp_path / "done").read_text() == "two\n"
+
+
+@pytest.mark.usefixtures("inlined")
+def test_the_commands_reduce_the_night_and_the_last_writes_its_history(arrays, camera, capsys):
+    for step in ("1_mbias", "2_mdark"):
+        (line,) = (arrays / f"{step}.commands").read_text().splitlines()
+        assert main(shlex.split(line)[1:]) == 0
     assert len(list(camera.output.glob("*.fits"))) == 3
-    log = (slurm / "sbatch.log").read_text().splitlines()
-    assert "--dependency=afterany:42" not in log[0]
-    assert all("--dependency=afterany:42" in line for line in log[1:])
-    assert "2 jobs, 3 products" in done.stderr
+    assert not (camera.output / "qc.sqlite").exists()
+    capsys.readouterr()
+    last = (arrays / "finish.sh").read_text().splitlines()[-1]
+    assert main(shlex.split(last)[1:]) == 0
+    assert "2 jobs, 3 products" in capsys.readouterr().out
     assert (camera.output / "qc.sqlite").exists()

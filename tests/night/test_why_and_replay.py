@@ -7,7 +7,7 @@ from astropy.io import fits
 from kspecpipe.cli import main
 from kspecpipe.night.replay import compare
 
-pytestmark = pytest.mark.usefixtures("inline")
+pytestmark = pytest.mark.usefixtures("inlined")
 
 
 @pytest.fixture
