@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from kspecpipe.atomic import write_text
 from kspecpipe.errors import ExitCode
 from kspecpipe.night.associate import Candidate, Choice
 from kspecpipe.night.jobs import JOBS, Job
@@ -245,8 +246,7 @@ class Coordinator:
             return
         sof = self._place(job, ".sof")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            sof.write_text(job.sof(chosen, self.folder), encoding="utf-8")
+            write_text(sof, job.sof(chosen, self.folder))
         except OSError as error:
             self._fail(job, f"{sof}: cannot be written: {error.strerror}")
             return

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -142,13 +142,12 @@ def scan(
     folder = folder.resolve()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a folder of raw frames is expected")
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"{folder}: the folder cannot be read: no permission")
     known = memory.recall(rules.digest, folder)
     fresh: dict[str, tuple[tuple[int, int], Record]] = {}
     items: list[NightFrame | FoundProduct | Problem] = []
     texts: dict[str, list[Path]] = {}
-    for path in _files(folder, [place.resolve() for place in skip], deep):
+    closed: list[OSError] = []
+    for path in _files(folder, [place.resolve() for place in skip], deep, closed.append):
         if not FITS_NAME.search(path.name):
             texts.setdefault(path.name.lower(), []).append(path)
             continue
@@ -161,6 +160,11 @@ def scan(
         items.append(item)
         if lasting:
             fresh[str(path)] = (stamp, _record(item))
+    for error in closed:
+        place, reason = Path(error.filename), f"the folder cannot be read: {error.strerror}"
+        if place == folder:
+            raise InputError(f"{folder}: {reason}")
+        items.append(Problem(place, reason))
     if fresh:
         memory.keep(rules.digest, fresh)
     return _listing(folder, items, texts, len(fresh))
@@ -190,8 +194,10 @@ def _listing(
     )
 
 
-def _files(folder: Path, skip: Sequence[Path], deep: bool) -> Iterator[Path]:
-    for place, below, names in os.walk(folder):
+def _files(
+    folder: Path, skip: Sequence[Path], deep: bool, fail: Callable[[OSError], None]
+) -> Iterator[Path]:
+    for place, below, names in os.walk(folder, onerror=fail):
         here = Path(place)
         libraries = [name for name in below if name.lower().startswith(_LIBRARIES)]
         yield from (here / name for name in libraries)

@@ -99,11 +99,9 @@ def print_summary(
 
 def advice(result: Result, output: Path) -> list[str]:
     """Return what a user should know and do about a job that did not end well."""
-    job, sof = result.job, output / JOBS / f"{result.job.name}.sof"
-    by_hand = f"kspec {job.recipe.name} {_quoted(short_path(sof))} -o {_quoted(short_path(output))}"
+    job = result.job
     if result.status == Status.FAILED:
-        log = short_path(sof.with_suffix(".log"))
-        return [f"{job.name} failed: {result.reason}", f"  log {log}; by hand: {by_hand}"]
+        return [f"{job.name} failed: {result.reason}", *_where_to_look(job, output)]
     if result.status == Status.BLOCKED:
         return [f"{job.name} blocked by: {result.reason}"]
     if result.status == Status.QC_FAILED:
@@ -111,6 +109,16 @@ def advice(result: Result, output: Path) -> list[str]:
         look = f"; look at it: kspec show {_quoted(short_path(output / names[0]))}" if names else ""
         return [f"{job.name}: quality control failed: {result.reason}{look}"]
     return []
+
+
+def _where_to_look(job: Job, output: Path) -> list[str]:
+    """Return the log of a failed job and the command that repeats it, as far as there are such."""
+    sof = output / JOBS / f"{job.name}.sof"
+    log, words = sof.with_suffix(".log"), ["kspec", job.recipe.name]
+    words += [_quoted(short_path(sof)), "-o", _quoted(short_path(output))]
+    parts = [f"log {short_path(log)}"] if log.exists() else []
+    parts += [f"by hand: {' '.join(words)}"] if sof.exists() else []
+    return [f"  {'; '.join(parts)}"] if parts else []
 
 
 def as_json(

@@ -1,7 +1,6 @@
 """What comes from outside in mid-run: full disks, Ctrl-C, kill -9, locks, other processes."""
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -180,28 +179,6 @@ class Listener:
 
 
 # -- full disks --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Return a function that mounts a file system of some kilobytes; unmounted afterwards."""
-    mounted = []
-
-    def mount(kilobytes):
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        if os.geteuid() != 0:
-            pytest.skip("mounting a small file system needs root")
-        words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-        done = subprocess.run(words, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"no small file system can be mounted: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_one_clear_message_and_leaves_nothing(camera, small_disk, capsys):
