@@ -5,9 +5,12 @@ It shares no code with the pipeline: files are written with astropy, numbers dra
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -168,6 +171,42 @@ def new_camera() -> type[Camera]:
 @pytest.fixture
 def camera(tmp_path: Path) -> Camera:
     return Camera(tmp_path)
+
+
+class InlinePool:
+    """Runs every order at once in this process: starting others takes longer than the work."""
+
+    memory = float("inf")
+
+    def __init__(self, workers: int) -> None:
+        self.capacity = workers
+
+    def submit(self, function: Callable[[Any], Any], order: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(order))
+        return future
+
+    def renew(self) -> None:
+        raise AssertionError("no worker can die here")
+
+    def lost(self) -> str:
+        return ""
+
+    def close(self, *, wait: bool) -> None:
+        self.capacity = int(wait) - 1
+
+
+@pytest.fixture(scope="session")
+def inline() -> Callable[[], AbstractContextManager[None]]:
+    """Return a context in which `kspec reduce` works in this process."""
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("kspecpipe.cli.reduce.LocalPool", InlinePool)
+            yield
+
+    return context
 
 
 @pytest.fixture

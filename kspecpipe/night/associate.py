@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,6 @@ class Level(IntEnum):
         return ("same night", "3 days", "30 days", "any")[self]
 
 
-_ALIKE = ("mode", "readmode")
 _REACH = {Level.DAYS_3: 3.0, Level.DAYS_30: 30.0}
 
 
@@ -89,7 +90,9 @@ class Wish:
         if candidate.night == self.night:
             return Level.SAME_NIGHT
         age = abs(candidate.mjd - self.mjd)
-        return next((level for level, days in _REACH.items() if age <= days), Level.ANY)
+        if age > _REACH[Level.DAYS_30]:
+            return Level.ANY
+        return Level.DAYS_3 if age <= _REACH[Level.DAYS_3] else Level.DAYS_30
 
 
 @dataclass(frozen=True)
@@ -168,9 +171,14 @@ class Shelf:
 
     def near_misses(self, spec: InputSpec, wish: Wish, most: int = 5) -> list[tuple[str, str]]:
         """Return name and reason of the nearest candidates that may not be taken."""
-        by_time = sorted(self.of(spec.tag), key=lambda one: abs(one.mjd - wish.mjd))
+        everything = self._by_value(spec.tag, ()).get((), _Row())
+        by_time = heapq.merge(
+            sorted(everything.given, key=lambda one: abs(one.mjd - wish.mjd)),
+            _outwards(everything.times, wish.mjd),
+            key=lambda one: abs(one.mjd - wish.mjd),
+        )
         misses = ((one.path.name, unfit(one, spec, wish)) for one in by_time)
-        return [miss for miss in misses if miss[1]][:most]
+        return list(islice((miss for miss in misses if miss[1]), most))
 
     def _nearest(self, spec: InputSpec, wish: Wish) -> list[Choice]:
         """Return the matching candidates in order of preference."""
@@ -178,19 +186,22 @@ class Shelf:
         wanted = tuple(wish.values.get(name) for name in names)
         row = self._by_value(spec.tag, names).get(wanted, _Row())
         enough = MOST_CANDIDATES * (2 if spec.several == "list" else 1)
-        ranked: dict[Path, Choice] = {}
+        ranked: list[Choice] = []
+        seen: set[int] = set()
         # A wider window adds only what is of a farther level: it never changes what is before.
-        for part in (row.given, *_windows(row.times, wish.mjd)):
-            new = [
-                Choice(one, wish.level(one), abs(one.mjd - wish.mjd))
-                for one in part
-                if one.path not in ranked and not unfit(one, spec, wish)
+        for part in chain((row.given,), _windows(row.times, wish.mjd)):
+            new = [one for one in part if id(one) not in seen]
+            seen |= {id(one) for one in new}
+            found = [
+                Choice(one, wish.level(one), age)
+                for one in new
+                if not (age_fault(age := abs(one.mjd - wish.mjd), spec) or one.fault)
             ]
-            new.sort(key=lambda choice: _preference(choice, spec, wish))
-            ranked |= {choice.candidate.path: choice for choice in new}
+            found.sort(key=lambda choice: _preference(choice, spec, wish))
+            ranked += found
             if len(ranked) >= enough:
                 break
-        return list(ranked.values())
+        return ranked
 
     def _by_value(self, catg: str, names: tuple[str, ...]) -> dict[tuple[Any, ...], _Row]:
         key = (catg, *names)
@@ -209,28 +220,39 @@ def unfit(candidate: Candidate, spec: InputSpec, wish: Wish) -> str:
         found, expected = candidate.values.get(name), wish.values.get(name)
         if found != expected:
             return f"{name} is {found or 'unknown'}, {expected or 'unknown'} is needed"
-    age = abs(candidate.mjd - wish.mjd)
+    return age_fault(abs(candidate.mjd - wish.mjd), spec) or candidate.fault
+
+
+def age_fault(age: float, spec: InputSpec) -> str:
+    """Say why a calibration of an age [d] is too old; empty when it is not."""
     if spec.maximum_age is not None and age > spec.maximum_age:
         return f"{age:.1f} days away, at most {spec.maximum_age:g} are allowed"
-    return candidate.fault
+    return ""
 
 
 def _preference(choice: Choice, spec: InputSpec, wish: Wish) -> tuple[Any, ...]:
     """Sort: the user's own, the nearest in time, the same set-up, the best exposed."""
     candidate = choice.candidate
-    unlike = sum(candidate.values.get(name) != wish.values.get(name) for name in _ALIKE)
+    ours, theirs = wish.values, candidate.values
     seconds = 0.0
     if spec.several == "nearest_exptime":
-        seconds = abs(candidate.values.get("exptime", 0.0) - wish.values.get("exptime", 0.0))
+        seconds = abs(theirs.get("exptime", 0.0) - ours.get("exptime", 0.0))
     return (
         not candidate.given,
         choice.level,
-        unlike,
+        (theirs.get("mode") != ours.get("mode")) + (theirs.get("readmode") != ours.get("readmode")),
         seconds,
         candidate.lacking,
         choice.age,
         candidate.path.name,
     )
+
+
+def _outwards(times: Sequence[Candidate], mjd: float) -> Iterator[Candidate]:
+    """Yield candidates in the order of their distance in time."""
+    middle = bisect_left(times, mjd, key=lambda one: one.mjd)
+    before, after = (times[i] for i in range(middle - 1, -1, -1)), islice(times, middle, None)
+    return heapq.merge(before, after, key=lambda one: abs(one.mjd - mjd))
 
 
 def _windows(times: Sequence[Candidate], mjd: float) -> Iterator[Sequence[Candidate]]:

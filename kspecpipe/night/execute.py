@@ -235,9 +235,16 @@ class Coordinator:
             used = sum(one.memory + INTERPRETER for one, _ in self._running.values())
             if self._running and used + job.memory + INTERPRETER > pool.memory:
                 return
-            self._ready = [item for item in self._ready if item[2] != name]
-            heapq.heapify(self._ready)
+            self._take(name)
             self._submit(job, pool)
+
+    def _take(self, name: str) -> None:
+        """Take a job out of the queue; almost always it is the first."""
+        if self._ready[0][2] == name:
+            heapq.heappop(self._ready)
+            return
+        self._ready = [item for item in self._ready if item[2] != name]
+        heapq.heapify(self._ready)
 
     def _submit(self, job: Job, pool: Pool) -> None:
         chosen, blocked, _ = self.choose(job)

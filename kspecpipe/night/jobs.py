@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,13 +61,13 @@ class Job:
     qualifier: str = ""
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def main_tag(self) -> str:
         """Tag of the input that dates the products."""
         spec = self.recipe.find_main_input()
         return self.members[0].catg if self.members else spec.tag if spec else ""
 
-    @property
+    @cached_property
     def main_frames(self) -> list[NightFrame]:
         """Raw frames of the main input."""
         return [frame for frame in self.frames if frame.tag == self.main_tag]
@@ -112,9 +113,10 @@ def frame_infos(frames: Sequence[NightFrame]) -> list[FrameInfo]:
     """Return one info for each plane of the frames, named as the recipes name them."""
     infos = []
     for frame in frames:
-        names = [frame.info.name]
-        if frame.planes > 1:
-            names = [f"{frame.info.name}[{i + 1}]" for i in range(frame.planes)]
+        if frame.planes == 1:
+            infos.append(frame.info)
+            continue
+        names = (f"{frame.info.name}[{i + 1}]" for i in range(frame.planes))
         infos += [replace(frame.info, name=name) for name in names]
     return infos
 
@@ -140,7 +142,7 @@ def product_infos(members: Sequence[Candidate]) -> list[FrameInfo]:
 def with_products(job: Job, output: Path) -> Job:
     """Return the job with the products that it will make."""
     infos = frame_infos(job.main_frames) or product_infos(job.members)
-    recipe = job.recipe(log=False)
+    recipe = _silent(job.recipe)
     qualifier = "_".join(part for part in (_own_qualifier(recipe, job), job.qualifier) if part)
     spec = recipe.main_input
     lacking = max(0, (spec.recommended if spec else 0) - len(infos))
@@ -167,6 +169,12 @@ def with_products(job: Job, output: Path) -> Job:
                 )
             )
     return replace(job, products=tuple(products))
+
+
+@cache
+def _silent(recipe: type[BaseRecipe]) -> BaseRecipe:
+    """Return a recipe to ask, not to run: one for all jobs, as each would have a log of its own."""
+    return recipe(log=False)
 
 
 def _own_qualifier(recipe: BaseRecipe, job: Job) -> str:

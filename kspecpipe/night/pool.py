@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,13 +29,18 @@ _THREADS = (
 #: What Python and the libraries take in each worker [byte].
 INTERPRETER = 300e6
 _FOR_OTHERS = 0.15  # of the memory that is free
+_ASK = 5.0  # [s] how often a cluster is asked for its size
+_LEAST_QUEUED = 16  # jobs that show a cluster without workers, or one that grows, what is wanted
 
 
 class Pool(Protocol):
     """An executor that can be replaced when it breaks."""
 
-    capacity: int
     memory: float
+
+    @property
+    def capacity(self) -> int:
+        """Jobs that are handed out at a time."""
 
     def submit(self, function: Callable[[Any], Any], order: Any) -> Future[Any]:
         """Hand an order to a worker."""
@@ -122,8 +128,18 @@ class ClusterPool:
                 "is `dask scheduler` running, and the address right?"
             ) from None
         self._executor: Any = self._client.get_executor(pure=False, retries=0)
-        self.capacity = 100_000  # Dask queues
         self.memory = float("inf")
+        self._asked, self._threads = -_ASK, 0
+
+    @property
+    def capacity(self) -> int:
+        """Twice the threads that there are now: no worker waits, and no long queue is watched."""
+        now = time.monotonic()
+        if now - self._asked > _ASK and not self.lost():
+            self._asked = now
+            with contextlib.suppress(OSError, TimeoutError, RuntimeError):
+                self._threads = sum(self._client.nthreads().values())
+        return max(2 * self._threads, _LEAST_QUEUED)
 
     def submit(self, function: Callable[[Any], Any], order: Any) -> Future[Any]:
         """Hand an order to a worker."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
 from kspecpipe import io
-from kspecpipe.base_recipe import run_recipe
 from kspecpipe.cli.main import main
 from kspecpipe.flux_products import Calibrated, Response
-from kspecpipe.outcome import Outcome
 from kspecpipe.signal import DQ
 from kspecpipe.simulate import FrameCounts, Night, NightPlan, simulate_night
+from kspecpipe.simulate.listings import CATALOGUE, TEMPLATES
 from kspecpipe.simulate.standards import LibraryPlan, StandardStar
 
 PLAN = NightPlan(
@@ -33,39 +36,49 @@ PLAN = NightPlan(
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile, its SOF for fluxcal, and what came of it."""
+    """A tile, what `kspec reduce` said of it, and where its products are."""
 
     night: Night
-    sof: Path
-    outcome: Outcome
+    output: Path
+    found: dict[str, Any]
+
+    def path(self, catg: str) -> Path:
+        (path,) = self.output.glob(f"*_{catg.lower()}*.fits")
+        return path
 
     def product(self, catg: str) -> Calibrated | Response:
-        found = io.read_product(next(p for p, tag in self.outcome.products if tag == catg))
+        found = io.read_product(self.path(catg))
         assert isinstance(found, Calibrated | Response)
         return found
 
 
 @pytest.fixture(scope="module")
-def tile(reduced, tmp_path_factory) -> Tile:
+def tile(reduced, tmp_path_factory, inline) -> Tile:
     folder = tmp_path_factory.mktemp("tile")
     night = simulate_night(folder / "raw", PLAN, seed=3)
-    calibrations = [
-        f"{path} {tag}"
+    given = [
+        f"{tag}={path}"
         for recipe in ("mbias", "mdark", "mflat", "marc")
         for path, tag in reduced.outcomes[recipe].products
     ]
-    options = {"log": False, "instrument": str(night.instrument), "plots": "none"}
-    sof = folder / "objects.sof"
-    lines = [f"{night.tagged('OBJECT')[0].path} OBJECT", f"{night.assignment} ASSIGN"]
-    sof.write_text("\n".join([*lines, *calibrations]) + "\n")
-    made = run_recipe("object", sof, output=folder / "products", **options)
-    assert made.products, made.errors
-    spectra = next(path for path, tag in made.products if tag == "REDUCED")
-    standards = night.sofs["standards"]
-    standards.write_text(standards.read_text() + f"{spectra} REDUCED\n")
-    outcome = run_recipe("fluxcal", standards, output=folder / "products", **options)
-    assert outcome.products, (outcome.errors, outcome.warnings)
-    return Tile(night, standards, outcome)
+    given += [f"STD_CATALOG={night.folder / CATALOGUE}", f"TEMPLATES={night.folder / TEMPLATES}"]
+    words = ["reduce", night.folder, "-o", folder / "products", "--instrument", night.instrument]
+    words += ["--plots", "none", "--json", *(word for one in given for word in ("--with", one))]
+    printed = StringIO()
+    with inline(), contextlib.redirect_stdout(printed):
+        main([str(word) for word in words])
+    return Tile(night, folder / "products", json.loads(printed.getvalue()))
+
+
+def test_a_night_with_standard_stars_is_reduced_to_calibrated_flux_in_one_command(tile):
+    jobs = {job["recipe"]: job for job in tile.found["jobs"]}
+    assert set(jobs) == {"object", "fluxcal"}, tile.found["not_planned"]
+    made = [name for job in jobs.values() for name in job["products"]]
+    assert sorted(made) == sorted(path.name for path in tile.output.glob("*.fits"))
+    catgs = {fits.getheader(tile.output / name)["ESO PRO CATG"] for name in made}
+    assert catgs == {"EXTRACTED", "REDUCED", "RESPONSE", "CALIBRATED"}
+    assert tile.found["exit_code"] in (0, 4), tile.found
+    assert tile.found["not_planned"] == {}
 
 
 def test_star_half_off_its_fibre_is_rejected_with_the_reason(tile):
@@ -98,9 +111,11 @@ def test_flux_of_stars_and_galaxies_is_that_of_the_truth(tile):
 
 
 def test_command_line_does_nothing_the_second_time_and_shows_the_picture(tile, tmp_path, capsys):
-    path = next(p for p, tag in tile.outcome.products if tag == "CALIBRATED")
-    words = ["fluxcal", tile.sof, "-o", path.parent, "--instrument", tile.night.instrument]
-    assert main([*map(str, words), "--plots", "none"]) == int(tile.outcome.exit_code)
+    (sof,) = (tile.output / "jobs").glob("*fluxcal*.sof")
+    (job,) = (job for job in tile.found["jobs"] if job["recipe"] == "fluxcal")
+    words = ["fluxcal", sof, "-o", tile.output, "--instrument", tile.night.instrument]
+    assert main([*map(str, words), "--plots", "none"]) == job["exit_code"]
     assert "nothing to do" in capsys.readouterr().out
-    assert main(["show", str(path), "-o", str(tmp_path / "picture.png")]) == 0
+    words = ["show", str(tile.path("CALIBRATED")), "-o", str(tmp_path / "picture.png")]
+    assert main(words) == 0
     assert (tmp_path / "picture.png").stat().st_size > 10_000

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,42 +21,6 @@ from kspecpipe.night.plan import Plan, Request, make_plan
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the memory of headers out of the user's home."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-class InlinePool:
-    """Runs every order at once in this process: starting others takes longer than the work."""
-
-    memory = float("inf")
-
-    def __init__(self, workers: int) -> None:
-        self.capacity = workers
-
-    def submit(self, function: Callable[[Any], Any], order: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(function(order))
-        return future
-
-    def renew(self) -> None:
-        raise AssertionError("no worker can die here")
-
-    def lost(self) -> str:
-        return ""
-
-    def close(self, *, wait: bool) -> None:
-        self.capacity = int(wait) - 1
-
-
-@pytest.fixture
-def inline() -> Callable[[], AbstractContextManager[None]]:
-    """Return a context in which `kspec reduce` works in this process."""
-
-    @contextlib.contextmanager
-    def context() -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("kspecpipe.cli.reduce.LocalPool", InlinePool)
-            yield
-
-    return context
 
 
 @pytest.fixture
