@@ -25,25 +25,23 @@ class CountingPool:
 
     def __init__(self, memory, expected):
         self.memory, self.expected, self.now, self.most = memory, expected, 0, 0
-        self._full = threading.Event()
+        self._full, self._lock = threading.Event(), threading.Lock()
         self._threads = ThreadPoolExecutor(self.capacity)
 
     def submit(self, function, order):
         del function
-        self.now += 1
-        self.most = max(self.most, self.now)
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
         if self.now >= self.expected:
             self._full.set()
-        future = self._threads.submit(self._rest, order)
-        future.add_done_callback(self._ended)
-        return future
+        return self._threads.submit(self._rest, order)
 
     def _rest(self, order):
         self._full.wait(timeout=30)
+        with self._lock:
+            self.now -= 1
         return Delivery(Outcome(order.recipe, ExitCode.OK), 0.0, 0.0, 0.0)
-
-    def _ended(self, _):
-        self.now -= 1
 
     def lost(self):
         return ""
