@@ -14,8 +14,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -54,37 +55,69 @@ def command(raw: Path, output: Path, *words: str) -> list[str]:
 
 
 def reduce(raw: Path, output: Path, *words: str) -> dict:
-    """Run `kspec reduce` and return its JSON."""
-    done = subprocess.run(
-        command(raw, output, *words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    """Run `kspec reduce`; return its JSON with the most memory that it had at a time in all."""
+    run = subprocess.Popen(
+        command(raw, output, *words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    return json.loads(done.stdout)
+    most = [0.0]
+    watcher = threading.Thread(target=_watch_memory, args=(run, most))
+    watcher.start()
+    printed, _ = run.communicate()
+    watcher.join()
+    return json.loads(printed) | {"memory_mb": most[0]}
 
 
-def bench_night(folder: Path) -> None:
-    """One simulated night with one and two workers, and again."""
+def _watch_memory(run: subprocess.Popen[bytes], most: list[float]) -> None:
+    """Note the memory of a process and its children while it runs [MB]; shared pages once."""
+    while run.poll() is None:
+        most[0] = max(most[0], sum(_memory(pid) for pid in (run.pid, *children_of(run.pid))))
+        time.sleep(0.2)
+
+
+def _memory(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process; none when it has ended."""
+    try:
+        return [int(w) for w in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def bench_night(folder: Path, counts: Sequence[int]) -> None:
+    """One simulated night with some numbers of workers, and again."""
     raw = folder / "night"
     if not raw.exists():
         simulate_night(raw, NIGHT, seed=1)
-    work = {}
-    for workers in (2, 1):
+    work, data = {}, {}
+    for workers in counts:
         output = folder / f"products_{workers}_{os.getpid()}"
-        wall, cpu, found = timed(lambda o=output, w=workers: reduce(raw, o, "--workers", str(w)))
+        again = ("--workers", str(workers))
+        wall, cpu, found = timed(lambda o=output, w=again: reduce(raw, o, *w))
+        work[workers], data[workers] = wall, images(output)
         jobs = found["jobs"]
         busy = sum(job["seconds"] for job in jobs)
-        memory = sum(sorted(job["memory_mb"] for job in jobs)[-workers:])
-        work[workers] = wall
         print(f"{workers} workers: {wall:.1f} s wall, {cpu:.1f} s CPU, exit {found['exit_code']}")
-        print(f"  {len(jobs)} jobs, {busy:.1f} s in jobs, {memory:.0f} MB at most in all workers")
-        print(
-            f"  overhead beyond jobs: {100 * (wall * workers - busy) / busy:.1f} % (with start-up)"
-        )
+        print(f"  {len(jobs)} jobs, {busy:.1f} s in jobs, {found['memory_mb']:.0f} MB in all")
         for recipe in dict.fromkeys(job["recipe"] for job in jobs):
-            own = [job["cpu"] for job in jobs if job["recipe"] == recipe]
-            print(f"  {recipe:<8} {len(own):3d} jobs, {sum(own) / len(own):.2f} s CPU each")
-        wall, cpu, found = timed(lambda o=output, w=workers: reduce(raw, o, "--workers", str(w)))
-        print(f"  again: {wall:.2f} s wall, {cpu:.2f} s CPU")
-    print(f"two workers against one: {work[1] / work[2]:.2f}x")
+            own = [job for job in jobs if job["recipe"] == recipe]
+            seconds = sum(job["cpu"] for job in own) / len(own)
+            memory = max(job["memory_mb"] for job in own)
+            print(f"  {recipe:<8} {len(own):3d} jobs, {seconds:.2f} s CPU each, {memory:.0f} MB")
+        start, cpu, _ = timed(lambda o=output, w=again: reduce(raw, o, *w))
+        print(f"  again: {start:.2f} s wall, {cpu:.2f} s CPU")
+        if workers == 1:
+            print(f"  overhead: {100 * (wall - busy) / busy:.1f} % of the time in jobs")
+            print(f"  between jobs: {100 * (wall - start - busy) / busy:.1f} %")
+    if {1, 2} <= set(work):
+        same = "the same data" if data[1] == data[2] else "DIFFERENT DATA"
+        print(f"two workers against one: {work[1] / work[2]:.2f}x, {same}")
 
 
 def bench_scan(folder: Path, number: int = 10_000) -> None:
@@ -146,14 +179,14 @@ def _frames(day: int) -> list[NightFrame]:
     return [replace(frame) for frame in frames]
 
 
-def bench_kill(folder: Path, moments: int = 20) -> None:
+def bench_kill(folder: Path, moments: int, first: int) -> None:
     """Kill a worker or the whole run at random moments of a night of ten frames."""
     night = simulate_night(folder / f"ten_{os.getpid()}", TEN_FRAMES, seed=3)
     words = ("--instrument", str(night.instrument), "--workers", "2", "--plots", "none")
     quiet = folder / f"quiet_{os.getpid()}"
     wall, _, _ = timed(lambda: reduce(night.folder, quiet, *words))
-    expected, rng, same = images(quiet), random.Random(8), 0
-    for number in range(moments):
+    expected, rng, same = images(quiet), random.Random(f"8 {first}"), 0
+    for number in range(first, first + moments):
         output = folder / f"killed_{os.getpid()}_{number}"
         run = subprocess.Popen(
             command(night.folder, output, *words),
@@ -161,9 +194,7 @@ def bench_kill(folder: Path, moments: int = 20) -> None:
             stderr=subprocess.DEVNULL,
         )
         time.sleep(rng.uniform(0, wall))
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
-        workers = [int(word) for word in children.read_text().split()] if children.exists() else []
-        victim = rng.choice([run.pid, *workers])
+        victim = rng.choice([run.pid, *children_of(run.pid)])
         if run.poll() is None:
             os.kill(victim, signal.SIGKILL)
         run.wait()
@@ -191,6 +222,8 @@ def main() -> None:
     parts = ("night", "scan", "plan", "kill")
     parser.add_argument("--part", choices=parts, action="append")
     parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first moment")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 1])
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     chosen = arguments.part or parts
@@ -199,9 +232,9 @@ def main() -> None:
     if "scan" in chosen:
         bench_scan(arguments.folder)
     if "kill" in chosen:
-        bench_kill(arguments.folder, arguments.moments)
+        bench_kill(arguments.folder, arguments.moments, arguments.first)
     if "night" in chosen:
-        bench_night(arguments.folder)
+        bench_night(arguments.folder, arguments.workers)
 
 
 if __name__ == "__main__":

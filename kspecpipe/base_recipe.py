@@ -53,7 +53,7 @@ class BaseRecipe:
     #: Whether a night is planned with it; not if another recipe does the same on the way.
     in_chain: ClassVar[bool] = True
     #: Memory that a run takes for each pixel of a frame, beyond the interpreter [byte].
-    bytes_per_pixel: ClassVar[float] = 250.0
+    bytes_per_pixel: ClassVar[float] = 300.0
 
     class Inputs(Declared):
         pass

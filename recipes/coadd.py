@@ -39,6 +39,7 @@ class Coadd(BaseRecipe):
     """
 
     name = "coadd"
+    bytes_per_pixel = 150.0
 
     class Inputs(Declared):
         exposures: list[Reduced | Calibrated] = calibration(

@@ -61,6 +61,7 @@ class Fluxcal(BaseRecipe):
     """
 
     name = "fluxcal"
+    bytes_per_pixel = 150.0
 
     class Inputs(Declared):
         reduced: list[Reduced] = calibration(

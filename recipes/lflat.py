@@ -26,6 +26,7 @@ class LFlat(BaseRecipe):
     """
 
     name = "lflat"
+    bytes_per_pixel = 150.0
     by_readmode = True
 
     class Inputs(Declared):

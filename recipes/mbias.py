@@ -25,6 +25,7 @@ class MBias(BaseRecipe):
     """
 
     name = "mbias"
+    bytes_per_pixel = 110.0
     by_readmode = True
 
     class Inputs(Declared):

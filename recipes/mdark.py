@@ -31,6 +31,7 @@ class MDark(BaseRecipe):
     """
 
     name = "mdark"
+    bytes_per_pixel = 150.0
     by_readmode = True
 
     class Inputs(Declared):

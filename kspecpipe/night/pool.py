@@ -27,7 +27,7 @@ _THREADS = (
     "VECLIB_MAXIMUM_THREADS",
 )
 #: What Python and the libraries take in each worker [byte].
-INTERPRETER = 300e6
+INTERPRETER = 200e6
 _FOR_OTHERS = 0.15  # of the memory that is free
 _ASK = 5.0  # [s] how often a cluster is asked for its size
 _LEAST_QUEUED = 16  # jobs that show a cluster without workers, or one that grows, what is wanted

@@ -21,7 +21,7 @@ from kspecpipe.night.chain import load_chain, only, until
 from kspecpipe.night.execute import Coordinator, Reporter, Result, Services
 from kspecpipe.night.frames import FoundProduct, Listing
 from kspecpipe.night.index import Memory, Rules, cache_file, scan, scan_file
-from kspecpipe.night.ledger import Settings
+from kspecpipe.night.ledger import Settings, stamp_of
 from kspecpipe.night.plan import Plan, Request, make_plan
 from kspecpipe.night.pool import Pool
 from kspecpipe.night.user_files import found_files, read_given
@@ -80,6 +80,7 @@ class Session:
     warn: Callable[[str], None] = logging.getLogger("kspecpipe").warning
     _verdicts: Mapping[str, tuple[str, str]] = field(default_factory=dict, init=False)
     _warned: set[str] = field(default_factory=set, init=False)
+    _products: dict[Path, FoundProduct] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Load instruments and recipes; wrong settings are found before anything is read."""
@@ -142,7 +143,9 @@ class Session:
         """Return the products that are in the output already."""
         if not self.options.output.is_dir():
             return ()
-        return scan(self.options.output, self.rules, self.memory, deep=False).products
+        found = scan(self.options.output, self.rules, self.memory, deep=False).products
+        self._products = {one.path: one for one in found}
+        return found
 
     def verdicts(self) -> Mapping[str, tuple[str, str]]:
         """Return what people decided on products, by DATAMD5; if unreadable, what was known."""
@@ -184,7 +187,9 @@ class Session:
 
     def _fault_of(self, path: Path) -> str:
         """Say why a product may not be used: people's verdict outweighs the limits."""
-        found = scan_file(path, self.rules)
+        known = self._products.get(path.resolve())
+        same = known is not None and known.stamp == stamp_of(path)
+        found = known if same else scan_file(path, self.rules)
         if not isinstance(found, FoundProduct):
             return found.reason if hasattr(found, "reason") else "it is no product"
         word, why = self.verdicts().get(found.md5, ("", ""))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.errors import ExitCode, KspecError
+from kspecpipe.memory_use import forget_peak, peak_memory
 from kspecpipe.outcome import Outcome, RunOptions
 
 
@@ -35,6 +35,7 @@ class Delivery:
 def perform(order: Order) -> Delivery:
     """Run a recipe; whatever goes wrong becomes an outcome, and the log tells more."""
     start, cpu = time.perf_counter(), time.process_time()
+    forget_peak()
     try:
         recipe = find_recipe(order.recipe)
         outcome = recipe(log=quiet_log(), inputFrames=[order.sof], options=order.options).execute()
@@ -47,7 +48,7 @@ def perform(order: Order) -> Delivery:
         outcome=outcome,
         seconds=time.perf_counter() - start,
         cpu=time.process_time() - cpu,
-        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        memory=peak_memory(),
     )
 
 

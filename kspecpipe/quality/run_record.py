@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kspecpipe.frame import FrameInfo
 from kspecpipe.inputs import CalibrationFile
+from kspecpipe.memory_use import peak_memory
 from kspecpipe.nights import night_of
 from kspecpipe.outcome import Outcome
 from kspecpipe.provenance import PIPE_ID, file_digest
@@ -29,7 +29,7 @@ def run_record(execution: Execution, outcome: Outcome, message: str) -> RunRecor
         version=PIPE_ID,
         started=execution.started,
         seconds=outcome.timing["total"],
-        memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        memory_mb=peak_memory(),
         status=outcome.status,
         exit_code=int(outcome.exit_code),
         message=message,

@@ -12,7 +12,7 @@ import pytest
 from memory_nights import images_of
 
 from kspecpipe.cli import main
-from kspecpipe.night.pool import ClusterPool
+from kspecpipe.night import pool
 
 pytest.importorskip("distributed", reason="the extra `cluster` (Dask) is not installed")
 DASK = [sys.executable, "-m", "dask"]
@@ -76,6 +76,12 @@ def test_a_killed_worker_changes_nothing_and_a_lost_scheduler_is_said(
     assert code == 0, printed
     assert images_of(output) == quiet
 
+    # As many jobs are handed out at a time as the one worker that is left can begin soon.
+    monkeypatch.setattr(pool, "_LEAST_QUEUED", 1)
+    left = pool.ClusterPool(address)
+    assert left.capacity == 2
+    left.close(wait=True)
+
     # The scheduler goes while a job runs.
     output = camera.folder / "vanished"
     survivor.send_signal(signal.SIGSTOP)  # so that the job is not done before
@@ -90,7 +96,7 @@ def test_a_killed_worker_changes_nothing_and_a_lost_scheduler_is_said(
 
     # It is still gone: nothing is begun.
     scheduler.wait(timeout=30)
-    monkeypatch.setattr(ClusterPool.__init__, "__defaults__", (0.5,))
+    monkeypatch.setattr(pool.ClusterPool.__init__, "__defaults__", (0.5,))
     code, printed = reduce(camera.folder / "nothing")
     assert code == 1
     assert "no scheduler answers" in printed
