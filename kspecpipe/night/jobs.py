@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from kspecpipe.writing import file_stem
 
 #: Folder below the output for the lists, logs and records of the jobs.
 JOBS = "jobs"
+_SILENT: dict[type[BaseRecipe], BaseRecipe] = {}
 
 
 @dataclass(frozen=True)
@@ -171,10 +172,11 @@ def with_products(job: Job, output: Path) -> Job:
     return replace(job, products=tuple(products))
 
 
-@cache
 def _silent(recipe: type[BaseRecipe]) -> BaseRecipe:
     """Return a recipe to ask, not to run: one for all jobs, as each would have a log of its own."""
-    return recipe(log=False)
+    if recipe not in _SILENT:
+        _SILENT[recipe] = recipe(log=False)
+    return _SILENT[recipe]
 
 
 def _own_qualifier(recipe: BaseRecipe, job: Job) -> str:

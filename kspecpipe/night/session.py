@@ -188,8 +188,9 @@ class Session:
     def _fault_of(self, path: Path) -> str:
         """Say why a product may not be used: people's verdict outweighs the limits."""
         known = self._products.get(path.resolve())
-        same = known is not None and known.stamp == stamp_of(path)
-        found = known if same else scan_file(path, self.rules)
+        if known is not None and known.stamp != stamp_of(path):
+            known = None
+        found = known or scan_file(path, self.rules)
         if not isinstance(found, FoundProduct):
             return found.reason if hasattr(found, "reason") else "it is no product"
         word, why = self.verdicts().get(found.md5, ("", ""))

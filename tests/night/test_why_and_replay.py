@@ -1,5 +1,7 @@
 """`kspec why` and `kspec replay` on the products of a small night."""
 
+import shutil
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -10,31 +12,47 @@ from kspecpipe.night.replay import compare
 pytestmark = pytest.mark.usefixtures("inlined")
 
 
-@pytest.fixture
-def kspec(camera, capsys):
-    def run(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in (*words, "--instrument", camera.instrument)])
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.out + printed.err
-        return code, printed.out + printed.err
-
-    return run
-
-
-@pytest.fixture
-def night(camera, kspec):
-    """Reduce two biases sets, of which one is of another read-out mode, and darks."""
+@pytest.fixture(scope="module")
+def shared(new_camera, inline, tmp_path_factory):
+    """Reduce biases of two read-out modes and darks of one, once for all tests."""
+    camera = new_camera(tmp_path_factory.mktemp("night"))
     raw = camera.folder / "raw"
     raw.mkdir()
     paths = [*camera.biases(3), camera.dark(100.0), camera.dark(100.0)]
     paths += [camera.frame(SPEED="fast") for _ in range(3)]
     for path in paths:
         path.rename(raw / path.name)
-    words = ["-o", camera.output, "--plots", "none", "--workers", 1, "-q"]
-    code, printed = kspec("reduce", raw, *words)
-    assert code == 0, printed
-    return camera.output
+    words = ["reduce", raw, "-o", camera.output, "--instrument", camera.instrument]
+    with inline(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(camera.folder / "cache"))
+        assert main([str(word) for word in (*words, "--plots", "none", "-q")]) == 0
+    return camera
+
+
+@pytest.fixture
+def night(shared):
+    """Return the products, which are to be looked at only."""
+    return shared.output
+
+
+@pytest.fixture
+def own(shared, tmp_path):
+    """Return a folder with a copy of frames and products, which may be changed."""
+    for name in ("raw", "out"):
+        shutil.copytree(shared.folder / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def kspec(shared, capsys):
+    def run(*words):
+        capsys.readouterr()
+        code = main([str(word) for word in (*words, "--instrument", shared.instrument)])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        return code, printed.out + printed.err
+
+    return run
 
 
 def dark_of(folder):
@@ -50,17 +68,16 @@ def test_a_product_tells_what_it_took_and_what_it_passed_over(kspec, night):
     assert "fast_master_bias.fits: readmode is fast, slow is needed" in text
 
 
-def test_a_frame_tells_which_job_used_it(kspec, night, camera):
-    frame = sorted((camera.folder / "raw").glob("dark*"))[0]
+def test_a_frame_tells_which_job_used_it(kspec, night, shared):
+    frame = sorted((shared.folder / "raw").glob("dark*"))[0]
     code, text = kspec("why", frame, "-o", night)
     assert code == 0
     assert "kspec mdark, exit 0" in text
 
 
-@pytest.mark.usefixtures("night")
-def test_a_frame_that_no_job_has_used_is_explained_by_a_plan(kspec, camera):
-    frame = sorted((camera.folder / "raw").glob("dark*"))[0]
-    code, text = kspec("why", frame, "-o", camera.folder / "elsewhere")
+def test_a_frame_that_no_job_has_used_is_explained_by_a_plan(kspec, shared, tmp_path):
+    frame = sorted((shared.folder / "raw").glob("dark*"))[0]
+    code, text = kspec("why", frame, "-o", tmp_path / "elsewhere")
     assert code == 0
     assert "planned, kspec mdark" in text
     assert "slow_master_bias.fits" in text
@@ -73,26 +90,26 @@ def test_a_product_made_by_hand_is_explained_by_its_header(kspec, camera):
     assert kspec("why", camera.folder / "nowhere.fits")[0] == 3
 
 
-def test_a_replay_is_identical(kspec, night, camera):
-    code, text = kspec("replay", dark_of(night), "--raw", camera.folder / "raw")
+def test_a_replay_is_identical(kspec, night, shared):
+    code, text = kspec("replay", dark_of(night), "--raw", shared.folder / "raw")
     assert (code, "identical" in text) == (0, True), text
 
 
-def test_inputs_are_found_by_checksum_under_other_names(kspec, night, camera):
-    for number, path in enumerate((camera.folder / "raw").glob("dark*")):
+def test_inputs_are_found_by_checksum_under_other_names(kspec, own):
+    for number, path in enumerate((own / "raw").glob("dark*")):
         path.rename(path.with_name(f"renamed {number}.fits"))
-    code, text = kspec("replay", dark_of(night), "--raw", camera.folder / "raw")
+    code, text = kspec("replay", dark_of(own / "out"), "--raw", own / "raw")
     assert (code, "identical" in text) == (0, True), text
 
 
-def test_a_product_that_was_changed_is_told_from_its_replay(kspec, night, camera):
-    path = dark_of(night)
+def test_a_product_that_was_changed_is_told_from_its_replay(kspec, own):
+    path = dark_of(own / "out")
     with fits.open(path) as hdus:
         copy = fits.HDUList([hdu.copy() for hdu in hdus])
     copy[0].data = copy[0].data.copy()
     copy[0].data[3, 5] += 1
     copy.writeto(path, overwrite=True, checksum=True)
-    code, text = kspec("replay", path, "--raw", camera.folder / "raw")
+    code, text = kspec("replay", path, "--raw", own / "raw")
     assert code == 4
     assert "PRIMARY: differs by up to 1" in text
     assert "VARIANCE" not in text
