@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -12,6 +12,11 @@ from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.trace.model import Traces
+
+
+#: Part of the frame without free rows across which a curve is not to be trusted, and beyond the
+#: outermost free rows a slope.
+_WIDE_GAP, _WIDE_EDGE = 0.5, 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,9 @@ class BackgroundOptions:
         Distance from any trace, in FWHM, at which a row counts as free of fibre light.
     clip_sigma : float
         Rejection limit of bands of rows: ghosts and stray light.
+
+    Where fibres fill most of the frame, the spline is a straight line between the free rows on
+    both sides, or one value per column if they are on one side only.
     """
 
     bspline_deg: int = 3
@@ -81,6 +89,7 @@ def fit_background(
             f"no row is further than {options.clear:g} FWHM from every trace, so there is no "
             "background to measure; set subtract_background to False"
         )
+    options = _stiffened(options, bands, image.shape[0])
     level, count = _band_levels(image, bands, options.gaussian_blur_sigma)
     used = _keep_bands(level, count, bands, image.shape[0], options)
     return _surface(level, count * used[:, None], bands, image.shape, options)
@@ -118,6 +127,16 @@ def _bands(free: BoolArray, height: int = 16) -> IntArray:
         for low in range(start, stop, height)
     ]
     return np.array(bands, dtype=int).reshape(-1, 2)
+
+
+def _stiffened(options: BackgroundOptions, bands: IntArray, n_row: int) -> BackgroundOptions:
+    """Take no more freedom than the free rows can tell: the noise of their slope reaches far."""
+    beyond = max(int(bands[0, 0]), n_row - int(bands[-1, 1]))
+    gap = int(np.max(bands[1:, 0] - bands[:-1, 1], initial=0))
+    degree = 0 if beyond > _WIDE_EDGE * n_row else 1 if gap > _WIDE_GAP * n_row else None
+    if degree is None or degree >= options.bspline_deg:
+        return options
+    return replace(options, bspline_deg=degree, knot_distance=1.0)
 
 
 def _band_levels(image: Signal, bands: IntArray, sigma: float) -> tuple[FloatArray, FloatArray]:

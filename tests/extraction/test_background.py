@@ -80,3 +80,30 @@ def test_frames_of_another_shape_are_refused():
     traces, layout, smooth = scene()
     with pytest.raises(ValueError, match="differ in columns"):
         fit_background(Signal.of(smooth[:, :10], 9.0), traces, layout)
+
+
+def fill(n_row, lowest, n_fibre, n_x=200):
+    """Traces, layout and a sloping background of a frame that fibres fill."""
+    rows = lowest + 10.0 * np.arange(n_fibre)
+    y = np.broadcast_to(rows[:, None], (n_fibre, n_x)).copy()
+    traces = Traces(y, np.full(y.shape, 3.0), np.array(["OK"] * n_fibre), 1.0, 0.0, np.zeros(0))
+    slope = 5 + 4 * np.linspace(0, 1, n_row)[:, None] + np.zeros(n_x)
+    return traces, FibreLayout(rows, 5.0), slope
+
+
+def test_between_free_rows_at_both_ends_the_background_is_a_line_not_the_noise_of_their_slopes():
+    traces, layout, slope = fill(1000, 80, 85)
+    rng = np.random.default_rng(7)
+    frame = Signal.of(slope + 5 * rng.standard_normal(slope.shape), 25.0)
+    off = fit_background(frame, traces, layout) - slope
+    # About 130 free rows, smoothed over 2 sqrt(pi) 40 columns: 0.04 electrons at either end.
+    assert np.abs(off[80:920]).max() < 0.25
+
+
+def test_free_rows_on_one_side_give_one_value_a_column():
+    traces, layout, slope = fill(1000, 80, 92)
+    rng = np.random.default_rng(8)
+    flat = Signal.of(0 * slope + 7 + 5 * rng.standard_normal(slope.shape), 25.0)
+    found = fit_background(flat, traces, layout)
+    assert np.ptp(found, axis=0).max() < 1e-9
+    assert np.abs(found - 7).max() < 0.4
