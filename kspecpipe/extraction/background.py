@@ -13,7 +13,6 @@ from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.trace.model import Traces
 
-
 #: Part of the frame without free rows across which a curve is not to be trusted, and beyond the
 #: outermost free rows a slope.
 _WIDE_GAP, _WIDE_EDGE = 0.5, 0.3

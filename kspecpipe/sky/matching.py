@@ -59,10 +59,13 @@ class Matching:
         the LSF [pixel²] and its change to the red end, third-derivative term [pixel³].
     covariance : ndarray, shape (nfib, TERMS, TERMS)
         Posterior covariance of the terms.
+    fitted : ndarray of bool, shape (nfib, nx), optional
+        Samples that told the terms; None: none did.
     """
 
     terms: FloatArray
     covariance: FloatArray
+    fitted: BoolArray | None = None
 
     @classmethod
     def none(cls, nfib: int) -> Matching:
@@ -163,7 +166,7 @@ def match_lines(
         clear = clear & (
             np.abs(left) < _CLIP * np.sqrt(excess[:, None] * np.maximum(smooth, 1e-30))
         )
-    return posterior
+    return replace(posterior, fitted=clear & on_line)
 
 
 def _solve(

@@ -147,7 +147,10 @@ class SkyModel:
         variance = rows.variance(self.spline.fit.band, existing) * sampling.width**2
         if matching is not None:
             terms = regressors(self.spline.derivatives(sampling, existing), sampling.width)
-            variance += _projected_variance(terms, matched.covariance)
+            error = _projected_variance(terms, matched.covariance)
+            # Where the fibre's own lines told the terms, the fit took at least as much noise out
+            # of what is left there as its errors brought in.
+            variance += error if matched.fitted is None else np.where(matched.fitted, 0.0, error)
         gap = self._gap(sampling.position, existing)
         # In a gap the band of the covariance is cut short: without its sign nothing is known.
         lost = (gap > _UNKNOWN) | ~sampling.known[:, None] | (model < 0) | (variance < 0)

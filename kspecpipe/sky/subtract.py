@@ -12,6 +12,7 @@ from kspecpipe.sky.matching import Matching
 from kspecpipe.sky.model import SkyModel, SkyOptions, fit_sky
 from kspecpipe.sky.rebin import Grid, plan_rebin
 from kspecpipe.sky.resample import Rebinned, Resampling
+from kspecpipe.sky.residuals import add_line_error, measure_line_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ def subtract_sky(
     """Model the sky on native pixels, rebin spectra and sky alike, and subtract.
 
     Sky fibres are subtracted with a sky made without them, so that what is left of them shows what
-    is left of the sky in every other fibre.
+    is left of the sky in every other fibre. What of their lines no variance explains is an error of
+    every fibre's lines.
 
     Parameters
     ----------
@@ -94,6 +96,7 @@ def subtract_sky(
     matching = model.match(spectra, wavelength, lsf)
     native = model.predict(wavelength, lsf, matching, leave_one_out=True)
     native = add_components(model, spectra, wavelength, native)
+    native = add_line_error(native, measure_line_error(spectra, native, model.used))
     # One map for both: what rebinning does to lines and around bad samples cancels.
     plan = plan_rebin(wavelength, grid, spectra.good)
     rwss = plan.apply(spectra)
