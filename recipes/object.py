@@ -33,8 +33,9 @@ class Object(BaseRecipe):
     throughput, which comes from twilight if there is a SKYFLAT, else from the lamp flat, else from
     the sky lines. The sky is modelled from the sky fibres on their native pixels and subtracted,
     from the sky fibres themselves with a sky made without them; sky fibres that see a star are left
-    out. Nothing is resampled more than once. The transmission of the air can be stored in TELLURIC
-    (to be divided out by who wants it), from the standards or from a table.
+    out, and what their lines show beyond all known errors is an error of every fibre's lines.
+    Nothing is resampled more than once. The transmission of the air can be stored in TELLURIC (to
+    be divided out by who wants it), from the standards or from a table.
     """
 
     name = "object"

@@ -113,9 +113,12 @@ def test_sky_of_program_fibres_is_true_within_its_stated_error(observe):
         assert 0.8 < robust_width((error / sky.error)[region]) < 1.2
 
 
-@pytest.mark.parametrize("sky", [(3,), (3, 9), tuple(range(14))])
-def test_one_two_or_only_sky_fibres_are_enough(observe, sky):
-    night = observe(sky=sky, seed=9)
+@pytest.mark.parametrize(
+    ("nfib", "sky"),
+    [(14, (3,)), (14, (3, 9)), (14, tuple(range(14))), (32, tuple(range(30)))],
+)
+def test_one_two_or_only_sky_fibres_are_enough(observe, nfib, sky):
+    night = observe(nfib=nfib, sky=sky, seed=9)
     model = model_of(night)
     predicted = sky_of(night, model, leave_one_out=False)
     lines, _ = regions(night)
