@@ -12,6 +12,7 @@ from kspecpipe.detector.calibrate import ReadOut
 from kspecpipe.detector.cosmic import CosmicOptions, find_cosmics
 from kspecpipe.extraction.background import has_background
 from kspecpipe.extraction.halo import subtract_scattered
+from kspecpipe.extraction.slabs import lay_slabs
 from kspecpipe.extraction.solve import (
     ExtractionOptions,
     extract_fibres,
@@ -180,18 +181,19 @@ def pixel_noise(readout: ReadOut, images: ExposureImages) -> dict[str, FloatArra
         of the fibres' light [electron2]; both shape (nfib, nx), averaged over the profile squared.
     """
     window, weights = images.profiles
-    image, column = images.image, np.arange(images.image.shape[1])
+    image = images.image
     good = image.good
     ron2 = np.broadcast_to(np.asarray(readout.ron, dtype=float) ** 2, image.shape)
+    variances = ron2, np.where(good, image.variance, 0.0)
     means = np.full((2, *window.shape), np.nan)
-    for f, profile in enumerate(weights):
-        row = window[f] + np.arange(len(profile))[:, None]
-        inside = np.clip(row, 0, image.shape[0] - 1)
-        share = np.where((row == inside) & good[inside, column], profile**2, 0.0)
+    slabs = lay_slabs(window, weights, image.shape[0])
+    for f, profile in enumerate(slabs.profile):
+        rows = slabs.rows(f)
+        share = np.where(good[rows], profile**2, 0.0)
         total = share.sum(axis=0)
-        for mean, variance in zip(means, (ron2, image.variance), strict=True):
-            found = np.where(share > 0, variance[inside, column], 0.0)
-            np.divide((share * found).sum(axis=0), total, out=mean[f], where=total > 0)
+        for mean, variance in zip(means, variances, strict=True):
+            found = np.einsum("yx,yx->x", share, variance[rows])
+            np.divide(found, total, out=mean[f], where=total > 0)
     return {"ron": np.sqrt(means[0]), "pixel_variance": means[1]}
 
 

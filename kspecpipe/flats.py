@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -209,7 +209,7 @@ def lamp_groups(stack: FrameStack) -> dict[str, list[int]]:
 
 def combine_flats(
     stack: FrameStack,
-    masters: Masters,
+    images: Sequence[Signal],
     layout: FibreLayout,
     known: tuple[Traces, Profile] | None,
     options: FlatOptions,
@@ -223,8 +223,8 @@ def combine_flats(
     ----------
     stack : FrameStack
         Raw flats.
-    masters : Masters
-        Calibrations.
+    images : sequence of Signal, each (ny, nx)
+        The same, calibrated [electron].
     layout : FibreLayout
         Nominal rows of the fibres.
     known : (Traces, Profile) or None
@@ -237,33 +237,37 @@ def combine_flats(
     RecipeError
         If there is no light, or the fibres cannot be identified.
     """
-    images = calibrate_stack(stack, masters)
-    groups = {lamp: [images[i] for i in at] for lamp, at in lamp_groups(stack).items()}
     noise = Noise(ron=stack.readout.ron, per_unit=1.0, relative=max(options.prnu, 0.01))
-    names = [[stack.infos[i].name for i in at] for at in lamp_groups(stack).values()]
+    groups = list(lamp_groups(stack).values())
+    names = [[stack.infos[i].name for i in at] for at in groups]
     rough = [
-        _average(part, _rough_levels(part, called), noise, options)[0]
-        for part, called in zip(groups.values(), names, strict=True)
+        _rough_levels([images[i] for i in at], called)
+        for at, called in zip(groups, names, strict=True)
     ]
-    traces = known[0] if known else find_traces(_sum(rough), layout)
-    averages = [_two_stages(part, traces, noise, options) for part in groups.values()]
+    first = (
+        _average([images[i] for i in at], levels, noise, options)[0]
+        for at, levels in zip(groups, rough, strict=True)
+    )
+    traces = known[0] if known else find_traces(_sum(first), layout)
+    averages = [_two_stages([images[i] for i in at], traces, noise, options) for at in groups]
     total = _sum([image for image, _, _ in averages])
     # Traces and profile tell scattered light from wings by themselves, column by column, which
     # is better than what a model of the whole frame leaves of its gradient under the fibres.
     traces, profile = _moved(total, *known) if known else _measured(total, traces)
+    shifts = tuple(measure_shift(image, traces, profile, options=_QUICK) for image in images)
+    saturated = max(_on_traces(image, traces).fraction(DQ.SATURATED) for image in images)
+    del images  # a third of all memory, and the averages are all that is needed now
     halo = None
     if options.background and has_background(total, traces, layout, options=options.background):
         halo = measure_halo(total, traces)
     lamps = []
-    for lamp, (image, levels, rejected) in zip(groups, averages, strict=True):
+    for lamp, (image, level, rejected) in zip(lamp_groups(stack), averages, strict=True):
         clean, background = image, np.zeros(image.shape, dtype=np.float32)
         if halo is not None:
             clean, background = subtract_scattered(
                 image, traces, layout, halo, options=options.background
             )
-        lamps.append(LampFlat(lamp, clean, background, levels, rejected))
-    shifts = tuple(measure_shift(image, traces, profile, options=_QUICK) for image in images)
-    saturated = max(_on_traces(image, traces).fraction(DQ.SATURATED) for image in images)
+        lamps.append(LampFlat(lamp, clean, background, level, rejected))
     return MasterFlat(tuple(lamps), traces, profile, halo, shifts, saturated)
 
 
@@ -273,7 +277,7 @@ def _on_traces(image: Signal, traces: Traces) -> Signal:
     return image.select((np.clip(rows, 0, image.shape[0] - 1), np.arange(image.shape[1])))
 
 
-def _sum(images: Sequence[Signal]) -> Signal:
+def _sum(images: Iterable[Signal]) -> Signal:
     return reduce(Signal.add, images)
 
 
@@ -369,7 +373,6 @@ def traced_flat(
     """Average the flats and trace them, or take the traces that are known."""
     info, shape = inputs.flats.infos[0], inputs.flats.shape[1:]
     layout = recipe.setup.fibre_layout(info, shape)
-    masters = Masters.of(inputs, inputs.flats, layout.rows_without_light, inputs.flats_off)
     options = FlatOptions(
         sigma=parameters.stacked_clipping_sigma,
         iterations=parameters.stacked_clipping_iterations,
@@ -381,7 +384,16 @@ def traced_flat(
         if parameters.subtract_background
         else None,
     )
-    flat = combine_flats(inputs.flats, masters, layout, known.model if known else None, options)
+    flat = combine_flats(
+        inputs.flats,
+        calibrate_stack(
+            inputs.flats,
+            Masters.of(inputs, inputs.flats, layout.rows_without_light, inputs.flats_off),
+        ),
+        layout,
+        known.model if known else None,
+        options,
+    )
     if parameters.subtract_background and flat.halo is None:
         recipe.log.warning("no rows are free of fibre light: no scattered light is subtracted")
     recipe.log.info(

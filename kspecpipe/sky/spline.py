@@ -183,7 +183,8 @@ class SplineSpace:
         for order, factor in enumerate(operators or (1.0,)):
             if order:
                 table = table[:, 1:] * np.arange(1, table.shape[1]) / self.step
-            weight += np.tensordot(table, powers[: table.shape[1]], axes=1) * factor
+            if np.any(factor):
+                weight += np.tensordot(table, powers[: table.shape[1]], axes=1) * factor
         return Rows(first, weight)
 
 

@@ -9,6 +9,9 @@ from scipy import sparse
 
 from kspecpipe.signal import FloatArray, IntArray
 
+#: Samples that are worked out at a time.
+_SAMPLES = 40_000
+
 
 @dataclass(frozen=True, eq=False)
 class Profile:
@@ -91,12 +94,18 @@ def sample_profile(
     -------
     window : ndarray of int, shape (nfib, nx)
         First row of each window; may lie outside the frame.
-    weights : ndarray, shape (nfib, nwin, nx)
+    weights : ndarray of float32, shape (nfib, nwin, nx)
         Fraction of the flux in each pixel; sums to 1 over ``nwin``.
     """
-    window, weights = sample_at(profile, y + shift, np.arange(y.shape[1]))
-    weights /= weights.sum(axis=1, keepdims=True)
-    return window, weights
+    # Single precision is far finer than any profile is known, and blocks keep the memory small.
+    parts = []
+    for fibre in np.array_split(np.arange(len(y)), -(-y.size // _SAMPLES)):
+        centre = np.broadcast_to(y + shift, y.shape)[fibre]
+        window, weights = sample_at(profile, centre, np.arange(y.shape[1]), fibre)
+        weights /= weights.sum(axis=1, keepdims=True)
+        parts.append((window, weights.astype(np.float32)))
+    windows, shares = zip(*parts, strict=True)
+    return np.concatenate(windows), np.concatenate(shares)
 
 
 def sample_at(
