@@ -61,18 +61,31 @@ class GlowFit:
     ----------
     amplitudes, variance : ndarray, shape (k,)
         Strength of each component and its variance, in the unit of the image.
-    model, glow : Signal, shape (ny, nx)
-        Glow plus background, and the glow with no more of the background than its constant; with
-        the variance of the fit.
     used : float
         Fraction of the boxes that had weight.
+    terms : ndarray, shape (n, ny, nx)
+        The components, and the terms of the background: first its constant.
+    coefficients, covariance : ndarray, shape (n,) and (n, n)
+        Strength of each term.
     """
 
     amplitudes: FloatArray
     variance: FloatArray
-    model: Signal
-    glow: Signal
     used: float
+    terms: FloatArray
+    coefficients: FloatArray
+    covariance: FloatArray
+
+    @property
+    def model(self) -> Signal:
+        """Glow plus background (ny, nx), with the variance of the fit."""
+        return _weighted_sum(self.terms, self.coefficients, self.covariance)
+
+    @property
+    def glow(self) -> Signal:
+        """Glow (ny, nx) with no more of the background than its constant."""
+        n = self.amplitudes.size + 1
+        return _weighted_sum(self.terms[:n], self.coefficients[:n], self.covariance[:n, :n])
 
 
 def glow_components(
@@ -189,9 +202,10 @@ def fit_glow(
     return GlowFit(
         amplitudes,
         np.diag(covariance)[:k],
-        _weighted_sum(terms, coefficients, covariance),
-        _weighted_sum(terms[: k + 1], coefficients[: k + 1], covariance[: k + 1, : k + 1]),
         used,
+        terms,
+        coefficients,
+        covariance,
     )
 
 
