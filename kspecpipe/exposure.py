@@ -160,11 +160,20 @@ def extract_stack(
         subtract_background=parameters.subtract_background,
     )
 
-    def extract(number: int, frame: RawFrame) -> ExtractedExposure:
+    kept = recipe.options.save_intermediate and stack is inputs.exposures
+
+    def calibrate(number: int, frame: RawFrame) -> Signal:
         image = calibrate_frame(frame, masters)
-        exposure, images = extract_exposure(image, inputs.traces, layout, options)
-        if stack is inputs.exposures:
-            keep_images(recipe, number, image, exposure.spectra, images)
+        if kept:
+            recipe.keep(Preprocessed(image=image), number)
+        return image
+
+    def extract(number: int, frame: RawFrame) -> ExtractedExposure:
+        exposure, images = extract_exposure(
+            calibrate(number, frame), inputs.traces, layout, options
+        )
+        if kept:
+            keep_images(recipe, number, exposure.spectra, images)
         return replace(exposure, noise=pixel_noise(frame.readout, images))
 
     # The images of one frame are gone before those of the next are made.
@@ -202,12 +211,8 @@ def prnu_left(inputs: Any, stack: FrameStack) -> float:
     return 0.0 if inputs.pixel_flat else float(stack.readout.prnu)
 
 
-def keep_images(
-    recipe: BaseRecipe, number: int, image: Signal, spectra: Signal, images: ExposureImages
-) -> None:
-    """Keep the images of an exposure for a user who wants to see every step."""
-    if recipe.options.save_intermediate:
-        recipe.keep(Preprocessed(image=image), number)
-        recipe.keep(Background(image=images.background), number)
-        model = model_image(spectra, *images.profiles, image.shape[0])
-        recipe.keep(ModelImage(image=model), number)
+def keep_images(recipe: BaseRecipe, number: int, spectra: Signal, images: ExposureImages) -> None:
+    """Keep what was subtracted from an exposure, and its model, for who wants to see every step."""
+    recipe.keep(Background(image=images.background), number)
+    model = model_image(spectra, *images.profiles, images.image.shape[0])
+    recipe.keep(ModelImage(image=model), number)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -63,29 +65,37 @@ class GlowFit:
         Strength of each component and its variance, in the unit of the image.
     used : float
         Fraction of the boxes that had weight.
-    terms : ndarray, shape (n, ny, nx)
-        The components, and the terms of the background: first its constant.
     coefficients, covariance : ndarray, shape (n,) and (n, n)
-        Strength of each term.
+        Strength of each term: the components, and the background's, of which the first is constant.
+    components : ndarray, shape (k, ny, nx)
+        Shapes of the glow.
+    order : int
+        Order of the background.
     """
 
     amplitudes: FloatArray
     variance: FloatArray
     used: float
-    terms: FloatArray
     coefficients: FloatArray
     covariance: FloatArray
+    components: FloatArray
+    order: int
 
     @property
     def model(self) -> Signal:
         """Glow plus background (ny, nx), with the variance of the fit."""
-        return _weighted_sum(self.terms, self.coefficients, self.covariance)
+        return self._sum(self.order)
 
     @property
     def glow(self) -> Signal:
         """Glow (ny, nx) with no more of the background than its constant."""
-        n = self.amplitudes.size + 1
-        return _weighted_sum(self.terms[:n], self.coefficients[:n], self.covariance[:n, :n])
+        return self._sum(0)
+
+    def _sum(self, order: int) -> Signal:
+        _, ny, nx = self.components.shape
+        terms = [*self.components, *_polynomials(ny, nx, order)]
+        n = len(terms)
+        return _weighted_sum(terms, self.coefficients[:n], self.covariance[:n, :n])
 
 
 def glow_components(
@@ -185,12 +195,14 @@ def fit_glow(
             f"none of the {int(rows.sum()) * nx} pixels in {int(rows.sum())} rows without light is "
             "usable; glow and background cannot be measured"
         )
-    terms = np.concatenate([components, _polynomials(ny, nx, options.order)])
+    # One term at a time: all of them are larger than all else.
+    terms = chain(components, _polynomials(ny, nx, options.order))
     means, design = _box_equations(image.value, terms, use, BoxGrid((ny, nx), options.box))
-    if len(means) < 3 * len(terms):
+    n_term = design.shape[1]
+    if len(means) < 3 * n_term:
         raise RecipeError(
             f"{len(means)} boxes of {options.box} pixels lie in the {int(rows.sum())} rows without "
-            f"light; {3 * len(terms)} are needed to fit {len(terms)} terms of glow and background"
+            f"light; {3 * n_term} are needed to fit {n_term} terms of glow and background"
         )
     coefficients, covariance, used = _robust_fit(design, means, options.clip)
     k = len(components)
@@ -203,23 +215,27 @@ def fit_glow(
         amplitudes,
         np.diag(covariance)[:k],
         used,
-        terms,
         coefficients,
         covariance,
+        components,
+        options.order,
     )
 
 
-def _weighted_sum(terms: FloatArray, weights: FloatArray, covariance: FloatArray) -> Signal:
+def _weighted_sum(
+    terms: Sequence[FloatArray], weights: FloatArray, covariance: FloatArray
+) -> Signal:
     """Sum of terms (k, ny, nx) and its variance, one at a time: no array of terms squared."""
     value, variance = np.zeros_like(terms[0]), np.zeros_like(terms[0])
+    kind = terms[0].dtype.type
     for term, weight in zip(terms, weights, strict=True):
-        value += terms.dtype.type(weight) * term
+        value += kind(weight) * term
     # The covariance is a sum of squares of its eigenvectors.
     strength, vectors = np.linalg.eigh(covariance)
     for power, vector in zip(np.sqrt(np.maximum(strength, 0)), vectors.T, strict=True):
         part = np.zeros_like(terms[0])
         for term, share in zip(terms, power * vector, strict=True):
-            part += terms.dtype.type(share) * term
+            part += kind(share) * term
         variance += part**2
     return Signal.of(value, variance)
 
@@ -262,17 +278,18 @@ def _significant_shapes(
     return shapes / peak, amplitudes
 
 
-def _polynomials(ny: int, nx: int, order: int) -> FloatArray:
-    """Products of Legendre polynomials up to a total order, shape (terms, ny, nx)."""
+def _polynomials(ny: int, nx: int, order: int) -> Iterator[FloatArray]:
+    """Products of Legendre polynomials up to a total order, each (ny, nx)."""
     y, x = np.linspace(-1, 1, ny), np.linspace(-1, 1, nx)
     along = [np.polynomial.Legendre.basis(k) for k in range(order + 1)]
     up, right = (np.asarray([one(at) for one in along], np.float32) for at in (y, x))
-    pairs = [(i, j) for i in range(order + 1) for j in range(order + 1 - i)]
-    return np.asarray([np.outer(up[i], right[j]) for i, j in pairs])
+    for i in range(order + 1):
+        for j in range(order + 1 - i):
+            yield np.outer(up[i], right[j])
 
 
 def _box_equations(
-    value: FloatArray, terms: FloatArray, use: BoolArray, grid: BoxGrid
+    value: FloatArray, terms: Iterable[FloatArray], use: BoolArray, grid: BoxGrid
 ) -> tuple[FloatArray, FloatArray]:
     """Means of image and terms over the usable pixels of each box that has enough of them.
 

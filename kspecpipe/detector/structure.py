@@ -97,7 +97,7 @@ def _smooth_section(master: Signal, options: SmoothOptions) -> Signal:
     left = pattern * (1 - weight) + gain * (typical + pattern)
     variance = np.where(own, master.variance, left)
     kind = master.value.dtype
-    return Signal(value.astype(kind), variance.astype(kind), master.dq.copy())
+    return Signal(value.astype(kind, copy=False), variance.astype(kind, copy=False), master.dq)
 
 
 def _pattern_variance(deviation: FloatArray, noise: float) -> float:

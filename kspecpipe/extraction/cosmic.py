@@ -118,8 +118,12 @@ def find_cosmic(
     for f, profile in enumerate(slabs.profile):
         model[slabs.rows(f)] += flux[f] * profile
     residual = value - model
-    near = ndimage.maximum_filter1d(model, 5, axis=0)
-    variance = noise + np.maximum(model, 0) + (limits.tolerance * near) ** 2
+    variance = ndimage.maximum_filter1d(model, 5, axis=0)
+    variance *= limits.tolerance
+    variance *= variance
+    variance += np.maximum(model, 0, out=model)
+    variance += noise
+    del model
     hit = np.zeros(value.shape, dtype=bool)
     every = np.arange(value.shape[1])
     for f, profile in enumerate(slabs.profile):

@@ -222,9 +222,11 @@ def subtract_scattered(
     ndarray of float32, shape (ny, nx)
         What was subtracted [electron].
     """
-    scattered: FloatArray = np.zeros(image.shape)
+    scattered: FloatArray = np.zeros(image.shape, dtype=image.value.dtype)
     if halo is not None:
-        scattered = halo.image(fibre_light_image(image, traces))
+        light = fibre_light_image(image, traces).astype(image.value.dtype)
+        scattered = halo.image(light)
+        del light
     near = replace(image, value=image.value - scattered)
     scattered = (scattered + fit_background(near, traces, layout, options=options)).astype(
         np.float32

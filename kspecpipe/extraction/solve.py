@@ -236,11 +236,15 @@ class _Solver:
         """Weights from read noise, Poisson noise of model and background, and pixel response."""
         at = slice(None) if columns is None else columns
         # The far wings of a measured profile may be slightly negative; a variance never is.
-        electrons = np.maximum(model, 0) + np.maximum(_columns(self.background, at), 0)
-        variance = self.noise[:, at] + electrons / self.options.frames
+        electrons = np.maximum(model, 0)
+        electrons += np.maximum(_columns(self.background, at), 0)
+        variance = electrons / self.options.frames
+        variance += self.noise[:, at]
         if self.options.prnu > 0:
-            variance += (self.options.prnu * electrons) ** 2
-        weight: FloatArray = self.good[:, at] / np.maximum(variance, np.finfo(float).tiny)
+            electrons *= self.options.prnu
+            variance += np.square(electrons, out=electrons)
+        np.maximum(variance, np.finfo(variance.dtype).tiny, out=variance)
+        weight: FloatArray = np.divide(self.good[:, at], variance, out=variance)
         return weight
 
     def _solve(
@@ -303,8 +307,9 @@ class _Solver:
 
     def _left(self, solution: _Solution) -> FloatArray:
         """Image without background and fibres."""
-        model = lay_model(self.slabs, solution.flux, self.value.shape, self.value.dtype)
-        left: FloatArray = self.value - _columns(self.background, slice(None)) - model
+        left = lay_model(self.slabs, solution.flux, self.value.shape, self.value.dtype)
+        np.subtract(self.value, left, out=left)
+        left -= self.background
         return left
 
     def _grow(self, solution: _Solution, before: FloatArray, tolerance: FloatArray) -> None:
