@@ -62,7 +62,7 @@ def test_columns_without_light_are_extrapolated_to_three_hundredths(frames, layo
 def test_samples_sum_to_one_and_have_their_centroid_on_the_trace(measured, shift):
     profile, traces = measured
     window, weights = sample_profile(profile, traces.y, shift=shift)
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)  # single precision
     rows = window[:, None, :] + np.arange(weights.shape[1])[:, None]
     centroid = np.einsum("fyx,fyx->fx", rows, weights)
     assert np.abs(centroid - traces.y - shift).max() < 0.005
