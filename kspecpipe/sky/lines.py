@@ -119,9 +119,11 @@ def _block_error(
 
     It includes what no variance knows: structure of the object, profiles that differ otherwise.
     """
-    blocks = np.array_split(np.arange(terms.shape[1]), _BLOCKS)
-    normal = np.stack([(terms[:, at] * weight[at]) @ terms[:, at].T for at in blocks])
-    vector = np.stack([(terms[:, at] * weight[at]) @ rest[at] for at in blocks])
+    weighted, plain, right = (
+        np.array_split(part, _BLOCKS, axis=-1) for part in (terms * weight, terms, rest)
+    )
+    normal = np.stack([w @ part.T for w, part in zip(weighted, plain, strict=True)])
+    vector = np.stack([w @ part for w, part in zip(weighted, right, strict=True)])
     left = normal.sum(axis=0) - normal + regular + 1e-30 * np.eye(len(terms))
     coefficient = np.linalg.solve(left, (vector.sum(axis=0) - vector)[..., None])[:, 0, 0]
     return float(np.sqrt((_BLOCKS - 1) * coefficient.var()))
