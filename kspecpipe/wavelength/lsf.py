@@ -12,6 +12,8 @@ from kspecpipe.signal import FloatArray
 
 #: Samples of the tables per pixel.
 _OVERSAMPLING = 50
+#: Terms of `place_terms`.
+N_TERM = 6
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class LsfBasis:
 class Lsf:
     """LSF of unit flux and zero centroid, as a function of place on the chip.
 
-    The shape is ``sum_k terms[k](u, v) * shapes[k](distance)`` with terms 1, u, v, u^2, where u and
-    v are the place along and across the dispersion, from -1 to 1. It includes the pixel's width.
+    The shape is ``sum_k terms[k](u, v) * shapes[k](distance)`` with terms 1, u, v, u^2, v^2, uv,
+    where u and v are the place along and across the dispersion, from -1 to 1. It includes the pixel's width.
 
     Parameters
     ----------
@@ -114,9 +116,12 @@ class Lsf:
 
 
 def place_terms(u: FloatArray, v: FloatArray) -> FloatArray:
-    """How shapes change over the chip: 1, u, v, u^2 (last axis) for places from -1 to 1."""
+    """How shapes change over the chip (last axis): 1, u, v, u^2, v^2, uv for places from -1 to 1.
+
+    A skewed line that is fitted too wide is displaced: what changes along the slit must be free, too.
+    """
     u, v = np.broadcast_arrays(u, v)
-    return np.stack([np.ones_like(u), u, v, u**2 - 1 / 3], axis=-1)
+    return np.stack([np.ones_like(u), u, v, u**2 - 1 / 3, v**2 - 1 / 3, u * v], axis=-1)
 
 
 def table_index(basis: LsfBasis, distance: FloatArray) -> tuple[np.ndarray, FloatArray, np.ndarray]:
@@ -153,7 +158,7 @@ def gaussian_lsf(basis: LsfBasis, fwhm: float) -> Lsf:
     """First guess: the splines that come nearest to a Gaussian."""
     target = np.exp(-4 * np.log(2) * (basis.offset / fwhm) ** 2)
     shape, *_ = np.linalg.lstsq(basis.table.T, target, rcond=None)
-    coefficients = np.zeros((4, shape.size))
+    coefficients = np.zeros((N_TERM, shape.size))
     coefficients[0] = shape / (shape @ basis.flux)
     return Lsf(basis, coefficients)
 
@@ -167,7 +172,7 @@ def first_shape(basis: LsfBasis) -> tuple[FloatArray, FloatArray]:
 
 def winged_lsf(basis: LsfBasis) -> Lsf:
     """Return the sum of both, where a fit of the wings can start: theirs cannot start from 0."""
-    coefficients = np.zeros((4, len(basis.table)))
+    coefficients = np.zeros((N_TERM, len(basis.table)))
     coefficients[0] = np.sum(first_shape(basis), axis=0)
     coefficients[0] /= coefficients[0] @ basis.flux
     return Lsf(basis, coefficients)

@@ -38,6 +38,8 @@ from kspecpipe.wavelength.shape import Freedom, fit_shared
 
 #: Common error that is expected of the groups in each round [pixel]; the last is a floor.
 _SCHEDULE = (0.5, 0.5, 0.15, 0.05, 0.02, 0.01, 0.005, 0.005)
+#: Expected shift between exposures of one night [pixel].
+_DRIFT = 0.5
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ class Groups:
 
 @dataclass(frozen=True)
 class Progress:
-    """State of the global fit after a round."""
+    """State of the global fit after a round.
+
+    ``drift`` (n_exposure,) is the shift of each exposure's lines against their mean [pixel].
+    """
 
     model: Model
     dispersion: Dispersion
@@ -92,6 +97,12 @@ class Progress:
     measured: Measurement | None
     common_floor: float
     chi2: float
+    drift: FloatArray
+
+    def row_positions(self, scene: Scene, wavelength: FloatArray) -> FloatArray:
+        """Positions (n_row, n) [pixel] of wavelengths (n,) in every fibre of every exposure."""
+        position = self.dispersion.position(wavelength)[scene.fibre]
+        return np.asarray(position + self.drift[scene.exposure, None])
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,7 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     Progress
         The new state.
     """
-    position = state.dispersion.position(state.parts.wavelength)[scene.fibre]
+    position = state.row_positions(scene, state.parts.wavelength)
     quiet = faint_flux(scene)
     active = state.model.intensity > 8 * quiet
     group = blend_groups(position.mean(axis=0), active, 1.3 * options.fwhm)
@@ -159,7 +170,33 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     groups = replace(_gather(scene, state, model, measured, error, options), correlated=correlated)
     parts = _move_unknown(state, moved)
     state = replace(state, model=model, measured=measured, chi2=chi2, parts=parts)
-    return fit_positions(state, groups, scene, options)
+    return _follow_drift(scene, state, fit_positions(state, groups, scene, options), measured)
+
+
+def _follow_drift(
+    scene: Scene, before: Progress, after: Progress, measured: Measurement
+) -> Progress:
+    """Let each exposure have its own zero point: what its lines miss the new dispersion by."""
+    groups, count = after.groups, after.drift.size
+    if count < 2 or groups is None:
+        return after
+    moved = after.dispersion.position(groups.wavelength) - before.dispersion.position(
+        groups.wavelength
+    )
+    residual = measured.offset - moved[scene.fibre]
+    use = _taken(measured) & groups.used & (np.abs(residual) < 1.5)
+    weight = np.where(use, 1 / (measured.variance + groups.common**2), 0.0)
+    pull = np.bincount(scene.exposure, np.sum(weight * np.where(use, residual, 0.0), axis=1), count)
+    total = np.bincount(scene.exposure, weight.sum(axis=1), count)
+    drift = before.drift + pull / (total + 1 / _DRIFT**2)
+    return replace(after, drift=drift - drift.mean())
+
+
+def _taken(measured: Measurement) -> BoolArray:
+    """Displacements that are measured well enough to take part."""
+    return np.asarray(
+        (np.abs(measured.offset) < 2.5) & (measured.snr > 4) & (measured.core < 0.98)
+    )
 
 
 def fit_positions(state: Progress, groups: Groups, scene: Scene, options: RoundOptions) -> Progress:
@@ -167,13 +204,14 @@ def fit_positions(state: Progress, groups: Groups, scene: Scene, options: RoundO
     floor = _SCHEDULE[min(options.number, len(_SCHEDULE) - 1)]
     systematic = groups.common
     most = groups.used.sum() // 2
-    crowding = _crowding(state)
+    crowding, weight = _crowding(state), groups.weight
     for _ in range(int(most) + 4):
         groups = replace(groups, common=np.hypot(systematic, floor))
         error = GroupError(np.where(groups.used, groups.common, np.inf), groups.correlated)
         dispersion, fit = fit_dispersion(
-            state.dispersion, groups.wavelength, groups.position, groups.weight, error, state.prior
+            state.dispersion, groups.wavelength, groups.position, weight, error, state.prior
         )
+        weight = _scattered(groups, dispersion, fit)
         groups = replace(groups, fit=fit)
         z = np.maximum(np.abs(groups.held_out_sigma), _doubt(groups, fit, crowding, options))
         worst = int(np.argmax(z)) if z.size else 0
@@ -195,6 +233,29 @@ def fit_positions(state: Progress, groups: Groups, scene: Scene, options: RoundO
     return replace(
         state, dispersion=absorb(dispersion), prior=prior, groups=groups, common_floor=floor
     )
+
+
+def _scattered(groups: Groups, dispersion: Dispersion, fit: GroupFit) -> FloatArray:
+    """Weights (nfib, n_group) that know how much each line scatters from fibre to fibre.
+
+    Fringes, ghosts and neighbours that the model does not know displace a line in every fibre
+    differently, by more than the photons' noise; and in single fibres by much more.
+    """
+    residual = groups.position - dispersion.position(groups.wavelength) - fit.offset
+    variance = 1 / np.maximum(groups.weight, 1e-30)
+    measured = groups.weight > 0
+    count = measured.sum(axis=0)
+
+    def median(values: FloatArray) -> FloatArray:
+        ordered = np.sort(np.where(measured, values, np.inf), axis=0)
+        at = np.maximum(count - 1, 0) // 2
+        return np.asarray(np.where(count > 0, np.take_along_axis(ordered, at[None], 0)[0], 0.0))
+
+    # The smaller samples are, the more the dispersion has followed them.
+    spread = median(np.abs(residual)) / 0.6745 * np.sqrt(count / np.maximum(count - 1.5, 1.0))
+    excess = np.where(count > 3, np.maximum(spread**2 - median(variance), 0.0), 0.0)
+    weight = np.where(measured, 1 / (variance + excess), 0.0)
+    return np.where(np.abs(residual) * np.sqrt(weight) > 5.0, 0.0, weight)
 
 
 def _doubt(
@@ -344,7 +405,7 @@ def _gather(
     wavelength = np.bincount(model.group, flux * parts.wavelength, count) / total
     foreign = np.bincount(model.group, flux * ~parts.trusted, count) / total
     nominal = state.dispersion.position(wavelength)
-    taken = (np.abs(measured.offset) < 2.5) & (measured.snr > 4) & (measured.core < 0.98)
+    taken = _taken(measured)
     per_row = np.where(taken, 1 / measured.variance, 0.0)
     weight, pull = np.zeros((nfib, count)), np.zeros((nfib, count))
     np.add.at(weight, scene.fibre, per_row)
@@ -362,12 +423,12 @@ def _gather(
 
 def add_unknown(scene: Scene, state: Progress, options: RoundOptions) -> tuple[Scene, Progress]:
     """Give the peaks that no line explains a component of their own."""
-    position = state.dispersion.position(state.parts.wavelength)[scene.fibre]
+    position = state.row_positions(scene, state.parts.wavelength)
     drawn = render(scene, state.model, position)
     x = np.arange(scene.nx, dtype=float)
     middle = state.dispersion.nfib // 2
     reference = state.dispersion.wavelength(x)[middle]
-    there = state.dispersion.position(reference)[scene.fibre]
+    there = state.row_positions(scene, reference)
 
     def stack(rows: FloatArray) -> FloatArray:
         return np.asarray(

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array, hstack
 
 from kspecpipe.signal import FloatArray, IntArray
 from kspecpipe.wavelength.lsf import (
+    N_TERM,
     first_shape,
     place_terms,
     positive_wings,
@@ -50,6 +51,11 @@ class Freedom:
     variation: float
     displacement: float
     mover: IntArray
+
+    @property
+    def terms(self) -> int:
+        """Number of terms of the LSF's place on the chip which are free."""
+        return 0 if not self.shape else N_TERM if self.variation > 0 else 1
 
 
 def fit_shared(
@@ -137,7 +143,7 @@ def _shape_columns(
 ) -> FloatArray:
     """Dense columns (n_row * nx, n_term * n_spline): the LSF's splines in every sample."""
     basis = model.lsf.basis
-    n_term = 0 if not freedom.shape else (4 if freedom.variation > 0 else 1)
+    n_term = freedom.terms
     n_spline = len(basis.table)
     columns = np.zeros((*scene.value.shape, n_term, n_spline))
     if n_term == 0:
@@ -168,7 +174,7 @@ def _prior(model: Model, freedom: Freedom, n_smooth: int) -> _Prior:
     """State what is known of intensities, continuum, displacements and LSF before the fit."""
     n_line = model.intensity.size
     n_group = _count(freedom) if freedom.shape else 0
-    n_term = 0 if not freedom.shape else (4 if freedom.variation > 0 else 1)
+    n_term = freedom.terms
     basis = model.lsf.basis
     n_spline = len(basis.table)
     size = n_line + n_smooth + n_group + n_term * n_spline

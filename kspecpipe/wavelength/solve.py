@@ -277,7 +277,9 @@ def _start(
     count = parts.wavelength.size
     free = Freedom(np.zeros(count), np.full(count, 1e9), False, 0.0, 0.5, np.arange(count))
     model, *_ = fit_shared(scene, model, position, free)
-    state = Progress(model, dispersion, default_prior(prediction), parts, None, None, 0.5, 1.0)
+    drift = np.zeros(len(arcs))
+    prior = default_prior(prediction)
+    state = Progress(model, dispersion, prior, parts, None, None, 0.5, 1.0, drift)
     return scene, state, fwhm
 
 
