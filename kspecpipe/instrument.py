@@ -126,7 +126,14 @@ class Instrument:
         detector = self.facts.detector
         pairs = [self._gain_and_noise(amplifier, info) for amplifier in geometry.amplifiers]
         gain, noise = (geometry.paint([pair[i] for pair in pairs]) for i in (0, 1))
-        return ReadOut(gain=gain, ron=noise, saturation=detector.saturation, prnu=detector.prnu)
+        along = detector.charge_transfer == self.facts.orientation.dispersion_axis
+        return ReadOut(
+            gain=gain,
+            ron=noise,
+            saturation=detector.saturation,
+            prnu=detector.prnu,
+            bleed_axis=1 if along else 0,
+        )
 
     def fibre_layout(self, info: FrameInfo, shape: tuple[int, int]) -> FibreLayout:
         """Return the nominal rows of the fibres in the normalised frame of ``shape``."""

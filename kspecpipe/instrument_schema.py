@@ -120,6 +120,9 @@ class DetectorFacts:
     noise: float | None = key(None, unit="electron", above=0, doc="noise of all amplifiers")
     saturation: float = key(65535.0, unit="adu", above=0, doc="level from which a pixel is full")
     prnu: float = key(0.0, at_least=0, at_most=0.5, doc="rms pixel-to-pixel response")
+    charge_transfer: Literal["x", "y"] = key(
+        "y", doc="raw axis along which charge is moved, and saturated pixels bleed"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,7 +162,9 @@ def calibrate_frame(frame: RawFrame, masters: Masters) -> Signal:
         If no pixel is usable, or the zero level cannot be known.
     """
     readout = frame.readout
-    saturated = saturation_dq(frame.raw_adu, readout.saturation, bleed=readout.bleed)
+    saturated = saturation_dq(
+        frame.raw_adu, readout.saturation, bleed=readout.bleed, axis=readout.bleed_axis
+    )
     masters = replace(masters, calibrations=_levelled(frame, masters, saturated))
     image = calibrate_image(
         frame.adu,

@@ -140,6 +140,9 @@ class WaveSolution(Product):
     lsf_basis: dict[str, Any] = cards("LSFSHAPE", "LSFFWHM", doc="FWHM that the splines suit")
     lines: Table = table_hdu("LINES", doc="every fitted line")
     shifts: Table = table_hdu("SHIFTS", doc="offset of each fibre")
+    lamps: Table | None = table_hdu(
+        "LAMPS", optional=True, doc="flux of each species over what its listed lines say"
+    )
     arc: FloatArray | None = image_hdu(
         "ARC", unit="electron", optional=True, doc="extracted arc, sum of the exposures"
     )

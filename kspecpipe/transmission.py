@@ -48,6 +48,31 @@ def flat_response(flat: FibreFlat | None, wavelength: FloatArray) -> Signal:
     return without_lamp(flat.flat, flat.blaze.astype(float), wavelength)
 
 
+def fine_response(flat: Signal, *, least_snr: float = 100.0) -> Signal:
+    """Return the response that distorts lines, such as fringes, where a flat knows it.
+
+    Parameters
+    ----------
+    flat : Signal, shape (nfib, nx)
+        Response of each fibre to a lamp, about 1.
+    least_snr : float
+        Where the flat is worse than this, or missing, the response is that of the nearest samples.
+
+    Returns
+    -------
+    Signal, shape (nfib, nx)
+        Positive everywhere, without flags; 1 in fibres of which nothing is known.
+    """
+    sure = flat.good & (flat.value > least_snr * np.sqrt(np.maximum(flat.variance, 0.0)))
+    sure &= flat.value > 0
+    x = np.arange(flat.shape[1])
+    value = [
+        np.interp(x, x[known], row[known]) if known.any() else np.ones(x.size)
+        for row, known in zip(flat.value, sure, strict=True)
+    ]
+    return Signal.of(np.stack(value), np.where(sure, flat.variance, 0.0))
+
+
 def trusted_throughput(
     table: Table, flat: FibreFlat | None, twilight: Sequence[Signal], wavelength: FloatArray
 ) -> TrustedThroughput:

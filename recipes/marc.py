@@ -29,6 +29,7 @@ from kspecpipe.frame import FrameStack
 from kspecpipe.preprocess import DetectorCalibrations, Masters, calibrate_frame
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.spectra import FibreFlat, TramlineMap, WaveSolution
+from kspecpipe.transmission import fine_response
 from kspecpipe.wavelength.drift import predict_from_solution
 from kspecpipe.wavelength.linelist import LineList
 from kspecpipe.wavelength.predict import Prediction
@@ -95,6 +96,18 @@ class MArc(BaseRecipe):
         shift: list[float] = metric(
             "TRACE SHIFT", unit="pixel", scope="exposure", doc="traces, arc minus flat"
         )
+        drift: list[float] | None = metric(
+            "ARC DRIFT",
+            unit="pixel",
+            scope="exposure",
+            doc="shift of the lines against the mean of the arcs, positive to the red",
+            needs="at least two arcs",
+        )
+        lamp_flux: float | None = metric(
+            "LAMP FLUX MIN",
+            doc="flux of the faintest species over its listed one, typical species = 1",
+            needs="at least two species",
+        )
         lamps_off: int = metric("LAMPS OFF", doc="lamps of which no line was found")
         saturated: list[float] = metric(
             "SATURATED FRACTION",
@@ -114,7 +127,7 @@ class MArc(BaseRecipe):
         live = fibres.live(table)
         arcs = [
             ArcSpectra(
-                exposure.spectra,
+                _without_fringes(exposure.spectra, inputs.fibre_flat),
                 self.setup.species(frame.info.keywords.get("lamp")),
                 max(frame.info.exptime, 1e-3),
             )
@@ -124,13 +137,14 @@ class MArc(BaseRecipe):
         lines = inputs.arc_lines or inputs.shipped_lines
         solved = solve_arcs(arcs, lines, prediction, live)
         found: dict[str, Any] = solved.diagnostics
+        ratios: dict[str, float] = found["species_ratio"]
         self.log.info(
             "%s lines used, rms %.4f pixel, margin %.2f",
             found["n_used"],
             found["rms"],
             solved.margin,
         )
-        product = self._product(solved, table, [arc.spectra for arc in arcs])
+        product = self._product(solved, inputs, [exposure.spectra for exposure in exposures])
         step = np.gradient(solved.wavelength, axis=1)
         metrics = self.Metrics(
             identified=found["n_identified"],
@@ -141,6 +155,8 @@ class MArc(BaseRecipe):
             coverage=found["coverage"],
             lsf=float(np.nanmedian(solved.lsf / step)),
             shift=[exposure.shift.shift for exposure in exposures],
+            drift=list(solved.drift) if len(arcs) > 1 else None,
+            lamp_flux=min(ratios.values()) if len(ratios) > 1 else None,
             lamps_off=len(found["lamps_off"]),
             saturated=[arc.spectra.select(live).fraction(DQ.SATURATED) for arc in arcs],
         )
@@ -168,11 +184,15 @@ class MArc(BaseRecipe):
             self.log.info("%s: trace shift %.3f pixel", frame.info.name, exposures[-1].shift.shift)
         return exposures
 
-    def _product(self, solved: SolvedArcs, table: Table, spectra: list[Signal]) -> WaveSolution:
+    def _product(self, solved: SolvedArcs, inputs: Any, spectra: list[Signal]) -> WaveSolution:
+        table = inputs.traces.fibres
         dead = np.broadcast_to(~fibres.live(table)[:, None], solved.wavelength.shape)
         wavelength = Signal.of(solved.wavelength, solved.error**2).flag(dead, DQ.EXTRAPOLATED)
         lines = Table(solved.lines)
         lines["fibre"] = np.asarray(table["FIBRE_ID"])[np.asarray(lines["fibre"], dtype=int)]
+        lamp = np.array([str(i.keywords.get("lamp") or "") for i in inputs.arcs.infos], "U16")
+        lines["lamp"] = lamp[np.asarray(lines["exposure"], dtype=int)]
+        lines["exposure"] += 1
         shifts = Table({"FIBRE_ID": table["FIBRE_ID"], "SHIFT": solved.shifts})
         return WaveSolution(
             wavelength=wavelength,
@@ -182,9 +202,29 @@ class MArc(BaseRecipe):
             lsf_basis={"LSFFWHM": solved.lsf_shape.basis.fwhm},
             lines=lines,
             shifts=shifts,
+            lamps=_lamp_table(solved),
             arc=np.sum([np.where(s.good, s.value, 0.0) for s in spectra], axis=0),
             fibres=table,
         )
+
+
+def _without_fringes(spectra: Signal, flat: FibreFlat | None) -> Signal:
+    """Divide by the fibre flat: fringes displace lines by up to a tenth of a pixel."""
+    return spectra if flat is None else spectra.divide(fine_response(flat.flat))
+
+
+def _lamp_table(solved: SolvedArcs) -> Table:
+    ratios: dict[str, float] = solved.diagnostics["species_ratio"]  # type: ignore[assignment]
+    species = np.asarray(solved.lines["species"])
+    used = solved.lines["used"]
+    count = [np.unique(solved.lines["wavelength"][used & (species == s)]).size for s in ratios]
+    return Table(
+        {
+            "SPECIES": np.array(list(ratios), dtype="U8"),
+            "FLUX_RATIO": np.array(list(ratios.values()), dtype=float),
+            "LINES": np.array(count, dtype=int),
+        }
+    )
 
 
 def predict(inputs: Any, setup: Any) -> Prediction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -29,7 +30,9 @@ class ReadOut:
         Relative scatter of the pixels' response. It belongs into the variance of the model, as
         Poisson noise does, unless a pixel flat was applied; `calibrate_image` leaves it alone.
     bleed : int
-        Pixels above and below a saturated one that charge can reach.
+        Pixels on either side of a saturated one that charge can reach.
+    bleed_axis : {0, 1}
+        Axis of the image along which it does.
     """
 
     gain: float | FloatArray
@@ -37,6 +40,7 @@ class ReadOut:
     saturation: float = np.inf
     prnu: float = 0.0
     bleed: int = 2
+    bleed_axis: Literal[0, 1] = 0
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def _electrons(adu: FloatArray, readout: ReadOut) -> Signal:
     finite = np.isfinite(adu)
     value = np.where(finite, adu, np.nan).astype(np.float32) * np.asarray(readout.gain, np.float32)
     variance = np.broadcast_to(np.asarray(readout.ron, np.float32) ** 2, value.shape).copy()
-    dq = saturation_dq(adu, readout.saturation, bleed=readout.bleed)
+    dq = saturation_dq(adu, readout.saturation, bleed=readout.bleed, axis=readout.bleed_axis)
     return Signal(value, variance, dq).flag(~finite, DQ.NO_DATA)
 
 

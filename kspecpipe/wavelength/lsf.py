@@ -50,7 +50,8 @@ class Lsf:
     """LSF of unit flux and zero centroid, as a function of place on the chip.
 
     The shape is ``sum_k terms[k](u, v) * shapes[k](distance)`` with terms 1, u, v, u^2, v^2, uv,
-    where u and v are the place along and across the dispersion, from -1 to 1. It includes the pixel's width.
+    where u and v are the place along and across the dispersion, from -1 to 1. It includes the
+    pixel's width.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ class Lsf:
 def place_terms(u: FloatArray, v: FloatArray) -> FloatArray:
     """How shapes change over the chip (last axis): 1, u, v, u^2, v^2, uv for places from -1 to 1.
 
-    A skewed line that is fitted too wide is displaced: what changes along the slit must be free, too.
+    A skewed line that is fitted too wide is displaced: what changes along the slit must be free.
     """
     u, v = np.broadcast_arrays(u, v)
     return np.stack([np.ones_like(u), u, v, u**2 - 1 / 3, v**2 - 1 / 3, u * v], axis=-1)

@@ -194,9 +194,7 @@ def _follow_drift(
 
 def _taken(measured: Measurement) -> BoolArray:
     """Displacements that are measured well enough to take part."""
-    return np.asarray(
-        (np.abs(measured.offset) < 2.5) & (measured.snr > 4) & (measured.core < 0.98)
-    )
+    return np.asarray((np.abs(measured.offset) < 2.5) & (measured.snr > 4) & (measured.core < 0.98))
 
 
 def fit_positions(state: Progress, groups: Groups, scene: Scene, options: RoundOptions) -> Progress:

@@ -207,12 +207,9 @@ def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray,
     basis, shape = model.lsf.basis, model.lsf.coefficients[0]
     distance = np.abs(basis.moment / basis.flux) / basis.fwhm
     if term > 0:
-        # As with a change of width: the flanks change more than the core, wings in proportion.
-        growth = np.minimum(0.15 + 0.4 * distance**2, 1.0)
-        spread = growth * np.abs(shape) + 0.02 * np.max(shape) * np.exp(
-            -2 * np.maximum(distance, 1)
-        )
-        return np.zeros(shape.size), variation * spread
+        # Wings beyond the measurable may change, too, but hardly.
+        faint = 0.02 * np.max(shape) * np.exp(-2 * np.maximum(distance, 1))
+        return np.zeros(shape.size), variation * (np.abs(shape) + faint)
     core, tail = first_shape(basis)
     wing = positive_wings(shape, distance)
     centre = np.where(distance > 1, wing, core)

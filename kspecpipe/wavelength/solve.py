@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
-from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
+from kspecpipe.signal import DQ, BoolArray, FloatArray, IntArray, Signal
 from kspecpipe.wavelength.align import Stack, fill_gaps, stack_fibres
 from kspecpipe.wavelength.components import Components, components
 from kspecpipe.wavelength.dispersion import (
@@ -109,9 +109,11 @@ class WaveSolution:
         Shape of the LSF against place on the chip.
     lines : dict of str to ndarray
         One row for each fibre and line: fibre (index), species, wavelength, x, x_err [pixel],
-        residual [Angstrom], used.
+        residual [Angstrom], used, exposure (index of the one that says most of the line).
     shifts : ndarray, shape (nfib,)
         Shift of each fibre's lines against the middle of the slit, at the chip's middle [pixel].
+    drift : ndarray, shape (n_exposure,)
+        Shift of each exposure's lines against their mean, which the wavelengths are of [pixel].
     margin : float
         1 - score of the next-best alignment / score of the best.
     dispersion : Dispersion
@@ -126,6 +128,7 @@ class WaveSolution:
     lsf_shape: Lsf
     lines: dict[str, np.ndarray]
     shifts: FloatArray
+    drift: FloatArray
     margin: float
     dispersion: Dispersion
     diagnostics: dict[str, object]
@@ -379,6 +382,7 @@ def _assemble(
         state.model.lsf,
         _line_table(scene, state, step),
         position - np.interp(0.0, place, position),
+        state.drift,
         found.margin,
         dispersion,
         diagnostics,
@@ -399,6 +403,7 @@ def _line_table(scene: Scene, state: Progress, step: FloatArray) -> dict[str, np
     weight = groups.weight[:, group]
     fibre, column = np.nonzero(weight > 0)
     variance = 1 / weight[fibre, column] + groups.common[group][column] ** 2
+    best = _best_exposure(scene, state)
     at = np.clip(x[fibre, column].round().astype(int), 0, scene.nx - 1)
     return {
         "fibre": fibre,
@@ -408,7 +413,17 @@ def _line_table(scene: Scene, state: Progress, step: FloatArray) -> dict[str, np
         "x_err": np.sqrt(variance),
         "residual": (x - nominal)[fibre, column] * step[fibre, at],
         "used": groups.used[group][column],
+        "exposure": best[fibre, group[column]],
     }
+
+
+def _best_exposure(scene: Scene, state: Progress) -> IntArray:
+    """Index (nfib, n_group) of the exposure in which each group is measured best."""
+    assert state.measured is not None
+    nfib, count = state.dispersion.nfib, state.model.n_group
+    weight = np.zeros((state.drift.size, nfib, count))
+    weight[scene.exposure, scene.fibre] = 1 / state.measured.variance
+    return np.asarray(weight.argmax(axis=0))
 
 
 def restrict(prediction: Prediction, scale: float, shift: float) -> Prediction:

@@ -206,6 +206,18 @@ def test_an_instrument_is_recognised_by_all_of_its_cards():
     assert not anonymous.recognises(HEADER)
 
 
+@pytest.mark.parametrize(
+    ("dispersion", "transfer", "axis"), [("x", "y", 0), ("x", "x", 1), ("y", "y", 1), ("y", "x", 0)]
+)
+def test_charge_bleeds_along_the_axis_that_it_is_moved_along(dispersion, transfer, axis):
+    tiny = instrument(
+        ("orientation: {", f"orientation: {{dispersion_axis: {dispersion}, "),
+        ("    prnu: 0.006", f"    prnu: 0.006\n    charge_transfer: {transfer}"),
+    )
+    info = describe()
+    assert tiny.readout(tiny.geometry((20, 30), info), info).bleed_axis == axis
+
+
 def test_gain_and_noise_come_from_amplifier_or_readout_table():
     tiny, info = instrument(), describe()
     one = tiny.readout(tiny.geometry((20, 30), info), info)

@@ -1,5 +1,7 @@
 """From raw adu to electrons: every calibration taken off a frame whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -150,6 +152,17 @@ def test_saturated_pixels_and_their_neighbours_are_flagged():
     assert image.dq[50, 60] & DQ.SATURATED
     assert image.dq[49, 60] & DQ.BLEED
     assert not image.dq[50, 58]
+
+
+def test_charge_bleeds_along_the_axis_of_the_instrument():
+    stack = frame_of(light())
+    adu = stack.frames[0].adu.copy()
+    adu[50, 60] = 65535
+    sideways = replace(READOUT, bleed_axis=1)
+    stack = FrameStack.from_arrays([adu], sideways, stack.infos)
+    image = calibrated(stack, master_bias=master_bias())
+    assert image.dq[50, 58] & DQ.BLEED
+    assert not image.dq[49, 60]
 
 
 def test_saturation_is_judged_with_the_overscan_level():
