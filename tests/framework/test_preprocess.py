@@ -167,7 +167,7 @@ def test_charge_bleeds_along_the_axis_of_the_instrument():
 
 def test_saturation_is_judged_with_the_overscan_level():
     """A raw value of 60100 is full, even if only 59500 are left of it."""
-    raw = np.full((20, 34), 600.0) + RNG.normal(0, 2, (20, 34))
+    raw = np.full((20, 34), 600.0) + np.random.default_rng(3).normal(0, 2, (20, 34))
     raw[10, 15] = 60100
     layout = Layout(amplifiers=[Amplifier(data=(0, 20, 0, 30), overscan=(0, 20, 30, 34))])
     frame = RawFrame(
