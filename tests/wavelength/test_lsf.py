@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kspecpipe.wavelength.lsf import (
+    N_TERM,
     gaussian_lsf,
     lsf_basis,
     measure_fwhm,
@@ -28,7 +29,7 @@ def test_the_first_guess_has_unit_flux_no_centroid_and_its_fwhm(fwhm):
     step = lsf.basis.offset[1] - lsf.basis.offset[0]
     start = lsf.basis.offset[: round(1 / step)]
     offset = start[:, None] + np.arange(2 * lsf.basis.reach)
-    value, _ = lsf.evaluate(start, offset.shape[1], np.broadcast_to(CENTRE, (start.size, 4)))
+    value, _ = lsf.evaluate(start, offset.shape[1], np.broadcast_to(CENTRE, (start.size, N_TERM)))
     assert value.sum() * step == pytest.approx(1, abs=1e-6)
     assert (value * offset).sum() * step == pytest.approx(0, abs=1e-6)
     assert measure_fwhm(lsf, CENTRE)[0] == pytest.approx(fwhm, rel=0.03)
@@ -37,7 +38,7 @@ def test_the_first_guess_has_unit_flux_no_centroid_and_its_fwhm(fwhm):
 def test_the_slope_is_the_derivative():
     lsf = gaussian_lsf(lsf_basis(4.0), 4.0)
     d = np.linspace(-6, 6, 50)
-    terms = np.broadcast_to(CENTRE, (50, 4))
+    terms = np.broadcast_to(CENTRE, (50, N_TERM))
     up, down = evaluate(lsf, d + 0.01, terms)[0], evaluate(lsf, d - 0.01, terms)[0]
     assert np.allclose(evaluate(lsf, d, terms)[1], (up - down) / 0.02, atol=2e-4)
 
@@ -45,7 +46,7 @@ def test_the_slope_is_the_derivative():
 def test_the_lsf_ends_where_it_says():
     lsf = gaussian_lsf(lsf_basis(4.0), 4.0)
     far = np.array([-lsf.basis.reach - 1.0, lsf.basis.reach + 1.0])
-    value, slope = evaluate(lsf, far, np.broadcast_to(CENTRE, (2, 4)))
+    value, slope = evaluate(lsf, far, np.broadcast_to(CENTRE, (2, N_TERM)))
     assert np.all(value == 0)
     assert np.all(slope == 0)
 
@@ -75,7 +76,7 @@ def wing_distance(basis):
 
 def test_a_fit_starts_with_wings_on_both_sides():
     lsf = winged_lsf(lsf_basis(4.0))
-    value, _ = evaluate(lsf, np.array([-8.0, 8.0]), np.broadcast_to(CENTRE, (2, 4)))
+    value, _ = evaluate(lsf, np.array([-8.0, 8.0]), np.broadcast_to(CENTRE, (2, N_TERM)))
     assert np.all(value > 1e-4 * evaluate(lsf, np.zeros(1), CENTRE)[0])
 
 
