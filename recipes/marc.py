@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 
 from kspecpipe import fibres
+from kspecpipe.arc_products import wave_solution
 from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.declare import (
     Declared,
@@ -34,7 +34,6 @@ from kspecpipe.wavelength.drift import predict_from_solution
 from kspecpipe.wavelength.linelist import LineList
 from kspecpipe.wavelength.predict import Prediction
 from kspecpipe.wavelength.solve import ArcSpectra, solve_arcs
-from kspecpipe.wavelength.solve import WaveSolution as SolvedArcs
 
 
 class MArc(BaseRecipe):
@@ -75,8 +74,8 @@ class MArc(BaseRecipe):
         shipped_lines: LineList = static("arc_lines", doc="lines of the lamps of the instrument")
 
     class Parameters(Declared):
-        # What lies between the fibres of an arc holds the blue wings of bright lines, too: without
-        # them lines seem to lie 0.02 pixel further to the red. Smooth light is fitted with the lines.
+        # What lies between the fibres of an arc holds the blue wings of bright lines, too, without
+        # which lines seem to lie 0.02 pixel further to the red. Smooth light is fitted with them.
         subtract_background: bool = parameter(
             False, doc="subtract scattered light, which takes some of the lines' wings along"
         )
@@ -141,14 +140,15 @@ class MArc(BaseRecipe):
         lines = inputs.arc_lines or inputs.shipped_lines
         solved = solve_arcs(arcs, lines, prediction, live)
         found: dict[str, Any] = solved.diagnostics
-        ratios: dict[str, float] = found["species_ratio"]
+        ratios = solved.flux_ratio
         self.log.info(
             "%s lines used, rms %.4f pixel, margin %.2f",
             found["n_used"],
             found["rms"],
             solved.margin,
         )
-        product = self._product(solved, inputs, [exposure.spectra for exposure in exposures])
+        names = [str(info.keywords.get("lamp") or "") for info in inputs.arcs.infos]
+        product = wave_solution(solved, table, names, [each.spectra for each in exposures])
         step = np.gradient(solved.wavelength, axis=1)
         metrics = self.Metrics(
             identified=found["n_identified"],
@@ -188,47 +188,10 @@ class MArc(BaseRecipe):
             self.log.info("%s: trace shift %.3f pixel", frame.info.name, exposures[-1].shift.shift)
         return exposures
 
-    def _product(self, solved: SolvedArcs, inputs: Any, spectra: list[Signal]) -> WaveSolution:
-        table = inputs.traces.fibres
-        dead = np.broadcast_to(~fibres.live(table)[:, None], solved.wavelength.shape)
-        wavelength = Signal.of(solved.wavelength, solved.error**2).flag(dead, DQ.EXTRAPOLATED)
-        lines = Table(solved.lines)
-        lines["fibre"] = np.asarray(table["FIBRE_ID"])[np.asarray(lines["fibre"], dtype=int)]
-        lamp = np.array([str(i.keywords.get("lamp") or "") for i in inputs.arcs.infos], "U16")
-        lines["lamp"] = lamp[np.asarray(lines["exposure"], dtype=int)]
-        lines["exposure"] += 1
-        shifts = Table({"FIBRE_ID": table["FIBRE_ID"], "SHIFT": solved.shifts})
-        return WaveSolution(
-            wavelength=wavelength,
-            error=solved.error,
-            lsf=solved.lsf,
-            lsf_shape=solved.lsf_shape.coefficients,
-            lsf_basis={"LSFFWHM": solved.lsf_shape.basis.fwhm},
-            lines=lines,
-            shifts=shifts,
-            lamps=_lamp_table(solved),
-            arc=np.sum([np.where(s.good, s.value, 0.0) for s in spectra], axis=0),
-            fibres=table,
-        )
-
 
 def _without_fringes(spectra: Signal, flat: FibreFlat | None) -> Signal:
     """Divide by the fibre flat: fringes displace lines by up to a tenth of a pixel."""
     return spectra if flat is None else spectra.divide(fine_response(flat.flat))
-
-
-def _lamp_table(solved: SolvedArcs) -> Table:
-    ratios: dict[str, float] = solved.diagnostics["species_ratio"]  # type: ignore[assignment]
-    species = np.asarray(solved.lines["species"])
-    used = solved.lines["used"]
-    count = [np.unique(solved.lines["wavelength"][used & (species == s)]).size for s in ratios]
-    return Table(
-        {
-            "SPECIES": np.array(list(ratios), dtype="U8"),
-            "FLUX_RATIO": np.array(list(ratios.values()), dtype=float),
-            "LINES": np.array(count, dtype=int),
-        }
-    )
 
 
 def predict(inputs: Any, setup: Any) -> Prediction:

@@ -133,6 +133,12 @@ class WaveSolution:
     dispersion: Dispersion
     diagnostics: dict[str, object]
 
+    @property
+    def flux_ratio(self) -> dict[str, float]:
+        """Flux of each species over its listed one; the typical species is 1."""
+        ratios: dict[str, float] = self.diagnostics["species_ratio"]  # type: ignore[assignment]
+        return ratios
+
 
 def solve_arcs(
     arcs: Sequence[ArcSpectra],

@@ -55,7 +55,8 @@ def overexpose(scene: Any) -> None:
     scene.adu[scene.light > 0.3 * np.percentile(scene.light, 99.9)] = 65535
 
 
-FEW = ["LINES IDENTIFIED", "LINES USED", "WAVE RMS", "WAVE HELD OUT", "WAVE COVERAGE", "LAMPS OFF"]
+FEW = ["LINES IDENTIFIED", "LINES USED", "WAVE RMS", "WAVE HELD OUT", "WAVE COVERAGE"]
+FEW += ["LAMPS OFF", "LAMP FLUX MIN"]
 FAULTS = {
     "LINES IDENTIFIED": (few_lines, FEW),
     "LINES USED": (blur, ["LSF FWHM", "WAVE COVERAGE", "WAVE HELD OUT"]),
@@ -66,7 +67,8 @@ FAULTS = {
     "LSF FWHM": (blur, ["LINES USED", "WAVE COVERAGE", "WAVE HELD OUT"]),
     "TRACE SHIFT": (sink, []),
     "SATURATED FRACTION": (overexpose, ["WAVE RMS"]),
-    "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), []),
+    "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), ["LAMP FLUX MIN"]),
+    "LAMP FLUX MIN": (lamps("Ne", "Ar", "Kr"), ["LAMPS OFF"]),
 }
 
 
