@@ -47,7 +47,8 @@ class FibreLightOptions:
     clip_iterations : int
         Largest number of rejection rounds.
     min_light : float
-        Pixels of a master below this fraction of its 90th percentile are left out.
+        Pixels of a master below this fraction of its 90th percentile are left out; without a
+        master pixels of the flat below this fraction of its 99th.
     """
 
     centre_fibre_window: int = 3
@@ -102,9 +103,23 @@ def fibre_light(
         if good.any():
             good &= weight > options.min_light * np.percentile(weight[good], 90)
         value = value / np.where(good, weight, 1)
+    else:
+        good &= _lit(value, good, image.variance[at], options.min_light)
     if not good.any():
         raise RecipeError("no usable pixel of this flat has fibre light; was the lamp on?")
     return _summarise(value[good], weight[good], options)
+
+
+def _lit(value: FloatArray, good: BoolArray, variance: FloatArray, min_light: float) -> BoolArray:
+    """Leave out pixels where the lamp gives no light, if it clearly gives some elsewhere.
+
+    A lamp may light the red end only: the median of all pixels is then that of the dark ones.
+    """
+    if not good.any():
+        return good
+    top = float(np.percentile(value[good], 99))
+    clear = top > 5 * float(np.sqrt(np.median(variance[good])))
+    return (value > min_light * top) | (not clear)
 
 
 def _summarise(value: FloatArray, weight: FloatArray, options: FibreLightOptions) -> FibreLight:

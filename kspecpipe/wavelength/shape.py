@@ -22,7 +22,7 @@ from kspecpipe.wavelength.scene import (
     Model,
     Rendering,
     Scene,
-    lost_cores,
+    lost_samples,
     render,
     sample_weights,
 )
@@ -154,7 +154,7 @@ def _shape_columns(
     rows = np.arange(len(position))[:, None]
     table = np.ascontiguousarray(basis.table.T)
     # A line without its core has a width as uncertain as its strength: it says nothing of changes.
-    whole = ~lost_cores(scene, position, basis.fwhm)
+    whole = lost_samples(scene, position, 0.6 * basis.fwhm) < 1.2 * basis.fwhm
     terms = np.where(whole[..., None] | (np.arange(n_term) == 0), terms, 0.0)
     bright = np.flatnonzero(model.intensity > 0.003 * np.max(model.intensity))
     for line in bright:

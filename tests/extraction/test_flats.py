@@ -42,6 +42,15 @@ def test_the_second_stage_is_the_better_one(frames, bench, measured):
     assert abs(second[1] / second[0] - 1) < 1e-3 < abs(first[1] / first[0] - 1)
 
 
+def test_a_lamp_that_lights_only_one_end_has_a_level(frames, bench, measured):
+    rng = np.random.default_rng(6)
+    red = frames.lamp(bench) * np.where(np.arange(bench.n_x) > 0.7 * bench.n_x, 1.0, 0.0)
+    planes = [bench.expose(s * red, rng) for s in (1.0, 0.7)]
+    planes = [Signal(plane.value - 3.0, plane.variance, plane.dq) for plane in planes]
+    levels = exposure_levels(planes, measured[1])
+    assert levels[1] / levels[0] == pytest.approx(0.7, abs=0.01)
+
+
 def test_flats_without_light_are_named(frames, bench, measured):
     rng = np.random.default_rng(3)
     dark = Signal.of(np.full((bench.n_row, bench.n_x), -1.0), 1.0)
