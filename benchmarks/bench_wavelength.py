@@ -1,26 +1,33 @@
 """Wavelength solutions of many simulated arcs: how often wrong, how accurate, how honest, how fast.
 
-Run from the repository: ``python benchmarks/bench_wavelength.py [arcs per mode] [mode ...]``. All
-arcs of a run are solved in one process. Shift, scale, curvature, distortion, slit, lamp ratios,
-brightness, saturation, and whether a lamp is off, are drawn anew for every arc. An arc counts as
-solvable with 6 listed lines of S/N > 10 and less than saturation, of 2 species, over half of the
+Run from the repository: ``python benchmarks/bench_wavelength.py [arcs per mode] [mode ...] [--first
+SEED] [--fibres N]``. All arcs of a run are solved in one process. Shift, scale, curvature,
+distortion, slit, lamp ratios, brightness, saturation, and whether a lamp is off, are drawn anew for
+every arc. An arc counts as solvable with 6 listed lines of S/N > 10 and less than saturation, of 2 species, over half of the
 chip; as wrong when it is off by more than half a pixel anywhere between its outermost lines.
+
+The bound is that of Cramer and Rao for the same lines, samples and dispersion model, with perfect
+knowledge of the line-spread function and of which line is which, given the departures from a
+grating that the pipeline expects.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from scipy.interpolate import BSpline
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import DQ, Signal
+from kspecpipe.wavelength.dispersion import default_prior, shared_columns, slit_place
 from kspecpipe.wavelength.linelist import LineList, parse_line_list
 from kspecpipe.wavelength.predict import predict_grating
 from kspecpipe.wavelength.solve import ArcSpectra, WaveSolution, solve_arcs
@@ -28,7 +35,8 @@ from kspecpipe.wavelength.solve import ArcSpectra, WaveSolution, solve_arcs
 ROOT = Path(__file__).parents[1]
 HEADER = (
     f"{'mode':>8} {'arcs':>5} {'wrong':>5} {'refused':>7} {'solvable':>8}"
-    f" {'inside rms med p95':>23} {'chip rms med p95':>23} {'true/claimed':>12} {'s':>5}"
+    f" {'inside rms med p95':>23} {'chip rms med p95':>23} {'bound in chip':>15}"
+    f" {'true/claimed in chip':>20} {'s':>5}"
 )
 
 
@@ -40,7 +48,10 @@ class Outcome:
     inside: float
     chip: float
     claimed: float
+    claimed_chip: float
     worst: float
+    bound: float
+    bound_chip: float
     seconds: float
     reason: str = ""
 
@@ -90,23 +101,77 @@ def is_solvable(arc: Any, lines: LineList, saturation: float) -> bool:
     return bool(good.sum() >= 6 and np.unique(species[good]).size >= 2 and span > (high - low) / 2)
 
 
-def measure(arc: Any, found: WaveSolution) -> tuple[float, float, float, float]:
-    """Rms errors inside and on the chip, rms claimed inside, worst inside [pixel]."""
-    step = np.gradient(arc.wavelength, axis=1)
-    error = (found.wavelength - arc.wavelength) / step
-    low, high = found.diagnostics["range"]  # type: ignore[misc]
-    inside = (arc.wavelength >= low) & (arc.wavelength <= high)
-    claimed = (found.error / step)[inside]
+def bound(arcs: ModuleType, recipe: Any, arc: Any, table: Any, listed: np.ndarray) -> np.ndarray:
+    """Smallest error (nfib, nx) [pixel] that lines at ``listed`` wavelengths allow."""
+    rng = np.random.default_rng(recipe.seed)
+    wavelength, _, strength, first = arcs.lamp_lines(recipe, table, rng)
+    throughput = np.exp(0.25 * rng.standard_normal(recipe.nfib))
+    x, half = np.arange(recipe.nx, dtype=float), (recipe.nx - 1) / 2
+    prior = default_prior(predict_grating(**arc.prediction))
+    sd = np.concatenate([prior.distortion, prior.slit, [recipe.jitter, recipe.fibre_scale / 2]])
+    n_shared = sd.size - 2
+    information = np.zeros((n_shared + 2 * recipe.nfib,) * 2)
+    np.fill_diagonal(information, 1 / np.append(sd, np.tile(sd[-2:], recipe.nfib - 1)) ** 2)
+    for fibre in range(recipe.nfib):
+        flux = recipe.brightness * throughput[fibre] * strength / 1000
+        position = np.interp(wavelength, arc.wavelength[fibre], x, np.nan, np.nan)
+        on = np.isfinite(position) & (flux > 1)
+        known = first[on] & np.isin(wavelength[on], listed)
+        lines = (position[on], flux[on], known)
+        fisher = _position_information(arcs, recipe, arc, fibre, lines)
+        columns = _columns(position[on][known] / half - 1, fibre, recipe.nfib)
+        information += columns.T @ fisher @ columns
+    covariance = np.linalg.inv(information)
+    rows = [_columns(x / half - 1, fibre, recipe.nfib) for fibre in range(recipe.nfib)]
+    return np.sqrt([np.einsum("xp,pq,xq->x", row, covariance, row) for row in rows])
 
-    def rms(value: np.ndarray) -> float:
-        return float(np.sqrt(np.mean(value**2)))
 
-    return rms(error[inside]), rms(error), rms(claimed), float(np.max(np.abs(error[inside])))
+def _columns(u: np.ndarray, fibre: int, nfib: int) -> np.ndarray:
+    """Return what the parameters of the dispersion move at places u (n, n_parameter)."""
+    own = np.zeros((u.size, 2 * nfib))
+    own[:, 2 * fibre], own[:, 2 * fibre + 1] = 1.0, u
+    return np.concatenate([shared_columns(u, slit_place(nfib)[fibre]), own], axis=1)
+
+
+def _position_information(
+    arcs: ModuleType,
+    recipe: Any,
+    arc: Any,
+    fibre: int,
+    lines: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Fisher information of the known lines' positions, all else free [1/pixel^2]."""
+    position, flux, known = lines
+    x = np.arange(recipe.nx, dtype=float)[:, None]
+    width = 1 + recipe.lsf_slope * (2 * position / (recipe.nx - 1) - 1)
+
+    def shape(moved: float) -> np.ndarray:
+        near = x - position - moved
+        inside = np.abs(near) < 45
+        drawn = arcs.lsf_cdf(recipe, near + 0.5, width) - arcs.lsf_cdf(recipe, near - 0.5, width)
+        return np.where(inside, drawn, 0.0)
+
+    slope = flux * (shape(0.01) - shape(-0.01)) / 0.02
+    smooth = BSpline.design_matrix(x[:, 0], np.pad(np.linspace(0, x[-1, 0], 20), 3, "edge"), 3)
+    free = np.concatenate([shape(0.0), smooth.toarray(), slope[:, ~known]], axis=1)
+    full = np.convolve(arc.saturated[fibre], np.ones(3), "same") > 0
+    weight = np.where(full, 0.0, 1 / arc.variance[fibre])[:, None]
+    scale = 1 / np.sqrt(np.sum(weight * free**2, axis=0) + 1e-12)
+    free = free * scale
+    inner = free.T @ (weight * free) + 1e-9 * np.eye(scale.size)
+    cross = free.T @ (weight * slope[:, known])
+    return slope[:, known].T @ (weight * slope[:, known]) - cross.T @ np.linalg.solve(inner, cross)
+
+
+def rms(value: np.ndarray) -> float:
+    """Return the root mean square."""
+    return float(np.sqrt(np.mean(value**2)))
 
 
 def run(arcs: ModuleType, recipe: Any, lines: LineList) -> Outcome:
     """Simulate, solve and compare one arc."""
-    arc = arcs.expose(recipe, (lines.wavelength, lines.species, lines.intensity))
+    table = (lines.wavelength, lines.species, lines.intensity)
+    arc = arcs.expose(recipe, table)
     dq = np.where(arc.saturated, np.uint16(DQ.SATURATED), np.uint16(0))
     spectra = ArcSpectra(Signal.of(arc.value, arc.variance, dq))
     solvable = is_solvable(arc, lines, recipe.saturation)
@@ -114,43 +179,71 @@ def run(arcs: ModuleType, recipe: Any, lines: LineList) -> Outcome:
     try:
         found = solve_arcs([spectra], lines, predict_grating(**arc.prediction), arc.live)
     except RecipeError as error:
-        nan = float("nan")
-        return Outcome(solvable, nan, nan, nan, nan, time.perf_counter() - start, str(error))
+        return Outcome(solvable, *[float("nan")] * 7, time.perf_counter() - start, str(error))
     seconds = time.perf_counter() - start
-    inside, chip, claimed, worst = measure(arc, found)
-    return Outcome(solvable, inside, chip, claimed, worst, seconds)
+    error, claimed, inside = compare(arc, found)
+    least = bound(arcs, recipe, arc, table, lines.wavelength)
+    return Outcome(
+        solvable,
+        *(rms(error[inside]), rms(error), rms(claimed[inside]), rms(claimed)),
+        float(np.max(np.abs(error[inside]))),
+        *(rms(least[inside]), rms(least)),
+        seconds,
+    )
+
+
+def compare(arc: Any, found: WaveSolution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Error, claimed error [pixel], and which pixels are between the outermost lines."""
+    step = np.gradient(arc.wavelength, axis=1)
+    low, high = found.diagnostics["range"]  # type: ignore[misc]
+    inside = (arc.wavelength >= low) & (arc.wavelength <= high)
+    return (found.wavelength - arc.wavelength) / step, found.error / step, inside
 
 
 def report(mode: str, outcomes: list[Outcome]) -> None:
     """Print one row of the table, and why solvable arcs were refused."""
     solved = [o for o in outcomes if not o.reason]
     refused = [o for o in outcomes if o.reason and o.solvable]
-    inside, chip, claimed, worst, seconds = (
-        np.array([getattr(o, name) for o in solved])
-        for name in ("inside", "chip", "claimed", "worst", "seconds")
-    )
+    column = {
+        item.name: np.array([getattr(o, item.name) for o in solved])
+        for item in fields(Outcome)
+        if item.name != "reason"
+    }
 
     def three(value: np.ndarray) -> str:
-        numbers = (np.sqrt(np.mean(value**2)), np.median(value), np.quantile(value, 0.95))
+        numbers = (rms(value), np.median(value), np.quantile(value, 0.95))
         return " ".join(f"{number:7.4f}" for number in numbers)
 
     print(
-        f"{mode:>8} {len(outcomes):5d} {int(np.sum(worst > 0.5)):5d} {len(refused):7d}"
-        f" {sum(o.solvable for o in outcomes):8d} {three(inside)} {three(chip)}"
-        f" {np.median(inside / claimed):12.2f} {np.median(seconds):5.2f}",
+        f"{mode:>8} {len(outcomes):5d} {int(np.sum(column['worst'] > 0.5)):5d} {len(refused):7d}"
+        f" {sum(o.solvable for o in outcomes):8d} {three(column['inside'])}"
+        f" {three(column['chip'])} {rms(column['bound']):7.4f} {rms(column['bound_chip']):7.4f}"
+        f" {np.median(column['inside'] / column['claimed']):10.2f}"
+        f" {np.median(column['chip'] / column['claimed_chip']):9.2f}"
+        f" {np.median(column['seconds']):5.2f}",
         flush=True,
     )
     for outcome in refused:
         print("         refused:", outcome.reason[:110])
 
 
-def main(count: int, modes: list[str]) -> None:
-    """Solve ``count`` arcs of each mode, then time a large one."""
+def main() -> None:
+    """Solve the arcs of each mode, then time a large one."""
     arcs = load_simulator()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("count", nargs="?", type=int, default=100, help="arcs per mode")
+    parser.add_argument("modes", nargs="*", help="modes, default: all")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--fibres", type=int, default=14, help="fibres of each arc")
+    chosen = parser.parse_args()
     lines = parse_line_list((ROOT / "static_calibrations" / "arc_lines.ecsv").read_text())
-    print(HEADER)
-    for mode in modes or list(arcs.MODES):
-        report(mode, [run(arcs, draw(arcs, mode, seed), lines) for seed in range(count)])
+    print(HEADER, flush=True)
+    for mode in chosen.modes or list(arcs.MODES):
+        seeds = range(chosen.first, chosen.first + chosen.count)
+        drawn = [draw(arcs, mode, seed, nfib=chosen.fibres) for seed in seeds]
+        report(mode, [run(arcs, recipe, lines) for recipe in drawn])
+    if chosen.modes:
+        return
     large = arcs.Recipe(mode="150_620", nfib=150, nx=2048, scale=1.02, shift=5.0)
     outcome = run(arcs, large, lines)
     print(
@@ -159,4 +252,4 @@ def main(count: int, modes: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100, sys.argv[2:])
+    main()
