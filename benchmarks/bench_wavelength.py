@@ -3,8 +3,9 @@
 Run from the repository: ``python benchmarks/bench_wavelength.py [arcs per mode] [mode ...] [--first
 SEED] [--fibres N]``. All arcs of a run are solved in one process. Shift, scale, curvature,
 distortion, slit, lamp ratios, brightness, saturation, and whether a lamp is off, are drawn anew for
-every arc. An arc counts as solvable with 6 listed lines of S/N > 10 and less than saturation, of 2 species, over half of the
-chip; as wrong when it is off by more than half a pixel anywhere between its outermost lines.
+every arc. An arc counts as solvable with 6 listed lines of S/N > 10 and less than saturation, of 2
+species, over half of the chip; as wrong when it is off by more than half a pixel anywhere between
+its outermost lines.
 
 The bound is that of Cramer and Rao for the same lines, samples and dispersion model, with perfect
 knowledge of the line-spread function and of which line is which, given the departures from a
