@@ -8,7 +8,7 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe import fibres
-from kspecpipe.signal import DQ, Signal
+from kspecpipe.signal import DQ, FloatArray, Signal
 from kspecpipe.spectra import WaveSolution
 from kspecpipe.wavelength.solve import WaveSolution as SolvedArcs
 
@@ -44,9 +44,14 @@ def wave_solution(
         lines=_line_table(solved, table, lamps),
         shifts=Table({"FIBRE_ID": table["FIBRE_ID"], "SHIFT": solved.shifts}),
         lamps=_lamp_table(solved),
-        arc=np.sum([np.where(s.good, s.value, 0.0) for s in spectra], axis=0),
+        arc=_sum_of(spectra),
         fibres=table,
     )
+
+
+def _sum_of(spectra: Sequence[Signal]) -> FloatArray:
+    """Sum of the arcs (nfib, nx), NaN where one of them has no usable sample."""
+    return np.asarray(np.sum([np.where(s.good, s.value, np.nan) for s in spectra], axis=0))
 
 
 def _line_table(solved: SolvedArcs, table: Table, lamps: Sequence[str]) -> Table:

@@ -271,7 +271,8 @@ def _paint_wavelengths(product: WaveSolution) -> Figure:
         )
         axes[1, 0].plot(lines["fibre"][flag], lines["residual"][flag], ".", ms=3, color=colour)
     spread = np.asarray(lines["residual"])[used]
-    limit = 6 * max(1e-3, float(np.nanstd(spread))) if spread.size else 1.0
+    # Faint lines scatter by much more than those that count.
+    limit = 12 * max(1e-3, float(np.nanmedian(np.abs(spread)))) if spread.size else 1.0
     for axis, label in ((axes[0, 1], "wavelength [A]"), (axes[1, 0], "FIBRE_ID")):
         axis.set(xlabel=label, ylabel="line - model [A]", ylim=(-limit, limit))
         axis.axhline(0, color="k", lw=0.5)
