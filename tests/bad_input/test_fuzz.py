@@ -4,7 +4,7 @@ Whatever is done to them, a run ends with an exit code and a message, never with
 internal error; a product that is written can be read, is finite where its DQ says good, and, when
 its quality control passed, is close to the truth.
 
-KSPEC_FUZZ_CASES sets the number of cases (200), KSPEC_FUZZ_FIRST the first seed (0).
+KSPEC_FUZZ_CASES sets the number of cases (100), KSPEC_FUZZ_FIRST the first seed (0).
 """
 
 import os
@@ -17,7 +17,7 @@ import pytest
 from kspecpipe.io import read_product
 from kspecpipe.signal import Signal
 
-CASES = int(os.environ.get("KSPEC_FUZZ_CASES", "200"))
+CASES = int(os.environ.get("KSPEC_FUZZ_CASES", "100"))
 FIRST = int(os.environ.get("KSPEC_FUZZ_FIRST", "0"))
 CHUNK = 20
 
