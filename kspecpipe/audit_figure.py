@@ -8,12 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kspecpipe.audit import Audit, Noise, pixel_ratio
-from kspecpipe.plots import COLOURS
+from kspecpipe.house_style import COLOURS, house_style
 from kspecpipe.signal import FloatArray
 
 _DATA, _GIVEN, _PREDICTED, _NOISE = COLOURS[6], COLOURS[1], COLOURS[0], COLOURS[2]
 
 
+@house_style()
 def draw_audit(audit: Audit, fibre: int) -> Figure:
     """Draw the audit of one fibre.
 
@@ -28,11 +29,11 @@ def draw_audit(audit: Audit, fibre: int) -> Figure:
     ----------
     .. [1] BOSS calibration tutorial of the package bossdata (D. Kirkby).
     """
-    figure = Figure(figsize=(10.0, 12.0), layout="constrained")
+    figure = Figure(figsize=(10.0, 12.0))
     axes = figure.subplots(3, 2).ravel()
     row = audit.files.extracted.fibres[fibre]
     title = f"{audit.files.reduced.name}   fibre {row['FIBRE_ID']} ({row['TYPE']})"
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title)
     wavelength = audit.files.extracted.wavelength[fibre]
     _flux(axes[0], audit, fibre)
     _electrons(axes[1], audit, fibre, wavelength)
@@ -56,7 +57,7 @@ def _finish(axis: Any, xlabel: str, ylabel: str, top: float | None = None) -> No
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if top is not None and top > 0:
         axis.set_ylim(0, 1.1 * top)
-    axis.legend(fontsize=8, ncols=2)
+    axis.legend(ncols=2)
 
 
 def _flux(axis: Any, audit: Audit, fibre: int) -> None:

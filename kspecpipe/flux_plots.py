@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from kspecpipe.flux_products import Calibrated, Response
 from kspecpipe.fluxcal import figures
-from kspecpipe.plots import COLOURS, column_median, new_figure
+from kspecpipe.house_style import COLOURS
+from kspecpipe.plots import column_median, new_figure
 from kspecpipe.signal import DQ, BoolArray, FloatArray
 
 _SPECTRA = 3
@@ -25,12 +26,12 @@ def paint_response(product: Response) -> Figure:
     figures.draw_photometry(axes[1, 0], stars, "res")
     figures.draw_photometry(axes[1, 1], stars, "fin")
     for axis, title in ((axes[1, 0], "before"), (axes[1, 1], "after")):
-        axis.set_title(f"{title} the colour correction", fontsize=9)
+        axis.set_title(f"{title} the colour correction")
     best = (product.observed[0], product.model[0], product.vectors[0])
     figures.draw_match(axes[1, 2], wave, best)
     template = stars["template"][np.asarray(stars["used"], bool)][0]
-    axes[1, 2].set_title(f"{names[0]}: {template}", fontsize=9)
-    axes[0, 1].set_title(f"{len(names)} of {len(stars)} stars used", fontsize=9)
+    axes[1, 2].set_title(f"{names[0]}: {template}")
+    axes[0, 1].set_title(f"{len(names)} of {len(stars)} stars used")
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, BinaryIO
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from kspecpipe.combined_products import Gridded, unit_of
 from kspecpipe.errors import IdentificationError
+from kspecpipe.house_style import COLOURS, house_style
 from kspecpipe.images import (
     Background,
     BadPixelMap,
@@ -23,13 +24,11 @@ from kspecpipe.images import (
     Preprocessed,
 )
 from kspecpipe.product import Product
+from kspecpipe.qc import QCRow
 from kspecpipe.signal import BoolArray, FloatArray
 from kspecpipe.spectra import Extracted, FibreFlat, TramlineMap, WaveSolution
+from kspecpipe.verdict_panel import add_verdict
 
-# Okabe & Ito (2008): eight colours that all eyes can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-_SIZE = (11.0, 6.5)
-_DPI = 90
 #: Room for labels in inches: left, right, bottom and top of the picture, and between its panels.
 #: Fixed, because a layout engine draws everything twice to find it.
 _LEFT, _RIGHT, _BOTTOM, _TOP, _ACROSS, _BETWEEN = 0.85, 0.3, 0.55, 0.6, 0.95, 0.7
@@ -37,12 +36,27 @@ _LEFT, _RIGHT, _BOTTOM, _TOP, _ACROSS, _BETWEEN = 0.85, 0.3, 0.55, 0.6, 0.95, 0.
 _SMOOTH = 8
 #: Spectra in one panel: more cannot be told apart, and the image beside it shows them all.
 _MOST = 50
+#: Metrics in the unit of the columns' and rows' medians: their limits are drawn there.
+_LEVELS = {"MASTER_BIAS": "BIAS LEVEL", "MASTER_DARK": "DARK RATE"}
 
 
-def draw(product: Product) -> Figure | None:
-    """Return the picture of a product, or None when there is none for its category."""
+@house_style()
+def draw(product: Product, rows: Sequence[QCRow] = ()) -> Figure | None:
+    """Return the picture of a product, or None when there is none for its category.
+
+    Parameters
+    ----------
+    product : Product
+        As it was read.
+    rows : sequence of QCRow
+        Its metrics: they are drawn beside it on their limits, below the verdict.
+    """
     painter = _PAINTERS.get(product.catg)
-    return painter(product) if painter else None
+    if painter is None:
+        return None
+    figure = painter(product)
+    add_verdict(figure, rows)
+    return figure
 
 
 def _leave_room(figure: Figure, rows: int, columns: int) -> None:
@@ -60,12 +74,13 @@ def _leave_room(figure: Figure, rows: int, columns: int) -> None:
     )
 
 
+@house_style()
 def draw_identification(error: IdentificationError) -> Figure:
     """Draw the light of a flat and where its fibres would lie by each identification."""
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure()
     axes = figure.subplots(1, 1)
     light = np.asarray(error.light)
-    axes.plot(light, color="k", lw=0.8, label="light near the middle column")
+    axes.plot(light, color="k", label="light near the middle column")
     top = float(np.max(light, initial=1.0))
     for i, (label, rows) in enumerate(error.rows.items()):
         height = np.full(len(rows), (-0.04 - 0.04 * i) * top)
@@ -81,7 +96,8 @@ def draw_identification(error: IdentificationError) -> Figure:
 def save(figure: Figure, target: Path | BinaryIO) -> None:
     """Write a picture to a file of any type that matplotlib knows, or as PNG to a stream."""
     FigureCanvasAgg(figure)
-    figure.savefig(target, dpi=_DPI)
+    with house_style():
+        figure.savefig(target)
 
 
 def show(figure: Figure) -> None:
@@ -99,7 +115,7 @@ def new_figure(
     product: Product, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
     """Return a figure with the product in its title, and its axes."""
-    figure = Figure(figsize=_SIZE)
+    figure = Figure(layout="none")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     _leave_room(figure, rows, columns)
     header = product.header
@@ -107,7 +123,7 @@ def new_figure(
     title = (
         f"{product.catg}   {header.get('INSTRUME', '')} {mode}   {header.get('DATE-OBS', '')[:19]}"
     )
-    figure.suptitle(f"{title}   {header.get('OBJECT', '')}", fontsize=10)
+    figure.suptitle(f"{title}   {header.get('OBJECT', '')}")
     return figure, axes
 
 
@@ -124,11 +140,8 @@ def _show_image(figure: Figure, axis: Any, image: FloatArray, label: str) -> Non
     lo, hi = _limits(image[:: step[0], :: step[1]])
     shown = axis.imshow(
         image[:: step[0], :: step[1]],
-        origin="lower",
-        aspect="auto",
         vmin=lo,
         vmax=hi,
-        cmap="cividis",
         extent=(0, image.shape[1], 0, image.shape[0]),
     )
     axis.set(xlabel="column [pixel]", ylabel="row [pixel]")
@@ -155,8 +168,9 @@ def _paint_frame(product: MasterBias | MasterDark | PixelFlat | Preprocessed) ->
     _show_image(figure, axes[0, 0], image, unit)
     _histogram(axes[0, 1], image, unit)
     for axis, along, name in ((axes[1, 0], 0, "column"), (axes[1, 1], 1, "row")):
-        axis.plot(np.nanmedian(image, axis=along), color=COLOURS[0], lw=0.8)
+        axis.plot(np.nanmedian(image, axis=along), color=COLOURS[0])
         axis.set(xlabel=f"{name} [pixel]", ylabel=f"median [{unit}]")
+        axis.set_gid(_LEVELS.get(product.catg))
     return figure
 
 
@@ -207,7 +221,7 @@ def _paint_traces(product: TramlineMap) -> Figure:
         axes[0, 1].set_ylim(*(np.array([-1, 1]) * 6 * max(1e-3, np.nanstd(residual[used]))))
         axes[0, 1].legend(loc="upper right")
     axes[0, 1].set(xlabel="column [pixel]", ylabel="measured - model [pixel]")
-    image = axes[1, 0].imshow(product.width, aspect="auto", origin="lower", cmap="cividis")
+    image = axes[1, 0].imshow(product.width)
     axes[1, 0].set(xlabel="column [pixel]", ylabel="fibre (trace order)")
     figure.colorbar(image, ax=axes[1, 0], label="profile FWHM [pixel]")
     cards = product.profile_axes
@@ -215,9 +229,9 @@ def _paint_traces(product: TramlineMap) -> Figure:
     middle = product.profile[:, product.profile.shape[1] // 2]
     for i, profile in enumerate(middle):
         colour = COLOURS[i % len(COLOURS)]
-        axes[1, 1].semilogy(offset, np.clip(profile, 1e-5, None), lw=0.8, color=colour)
+        axes[1, 1].semilogy(offset, np.clip(profile, 1e-5, None), color=colour)
     axes[1, 1].set(xlabel="row - trace [pixel]", ylabel="flux fraction per pixel, middle column")
-    axes[0, 0].set_title(f"{len(ids)} fibres, {int(dead.sum())} dead", fontsize=9)
+    axes[0, 0].set_title(f"{len(ids)} fibres, {int(dead.sum())} dead")
     return figure
 
 
@@ -238,17 +252,16 @@ def _paint_flat(product: FibreFlat) -> Figure:
         axes[0, 0].axvspan(*span, ymax=0.04, color=colour, lw=0, label=row["LAMP"])
     axes[0, 0].set(xlabel="column [pixel]", ylabel="extracted flat / throughput [electron]")
     axes[0, 0].set_ylim(*(np.array([-0.02, 1.25]) * max(1.0, _limits(product.blaze, 0, 100)[1])))
-    axes[0, 0].legend(loc="upper center", ncols=3, fontsize=8)
+    axes[0, 0].legend(loc="upper center", ncols=3)
     axes[0, 1].vlines(ids, 0, throughput, color=COLOURS[0], lw=250 / len(ids))
+    axes[0, 1].set_gid("THROUGHPUT")  # the metric whose limits are drawn here
     axes[0, 1].axhline(1, color="k", lw=0.6)
     axes[0, 1].set(xlabel="FIBRE_ID", ylabel="throughput (median live fibre = 1)")
     axes[1, 0].plot(product.flat.value[some].T, lw=0.5)
     axes[1, 0].set(
         xlabel="column [pixel]", ylabel="fibre flat", ylim=_limits(product.flat.value, 0.5, 99.5)
     )
-    image = axes[1, 1].imshow(
-        product.flat.value, aspect="auto", origin="lower", cmap="cividis", vmin=0.9, vmax=1.1
-    )
+    image = axes[1, 1].imshow(product.flat.value, vmin=0.9, vmax=1.1)
     axes[1, 1].set(xlabel="column [pixel]", ylabel="fibre (trace order)")
     figure.colorbar(image, ax=axes[1, 1], label="fibre flat")
     return figure
@@ -277,7 +290,7 @@ def _paint_wavelengths(product: WaveSolution) -> Figure:
         axis.set(xlabel=label, ylabel="line - model [A]", ylim=(-limit, limit))
         axis.axhline(0, color="k", lw=0.5)
     axes[0, 1].legend(loc="upper right")
-    image = axes[1, 1].imshow(product.lsf, aspect="auto", origin="lower", cmap="cividis")
+    image = axes[1, 1].imshow(product.lsf)
     axes[1, 1].set(xlabel="column [pixel]", ylabel="fibre (trace order)")
     figure.colorbar(image, ax=axes[1, 1], label="LSF FWHM [A]")
     return figure

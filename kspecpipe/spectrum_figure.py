@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kspecpipe.ancillary import static_line_list, static_text
 from kspecpipe.combine.smooth import running_mean
 from kspecpipe.formats.fibre_spectra import FibreSpectra, Spectrum
-from kspecpipe.plots import COLOURS
+from kspecpipe.house_style import COLOURS, house_style
 from kspecpipe.signal import FloatArray
 from kspecpipe.sky.telluric import parse_telluric_regions
 
@@ -49,6 +49,7 @@ class SpectraView:
     smooth: int = 1
 
 
+@house_style()
 def draw_spectra(spectra: FibreSpectra, view: SpectraView, title: str = "") -> Figure:
     """Draw the spectra of some fibres.
 
@@ -75,7 +76,7 @@ def draw_spectra(spectra: FibreSpectra, view: SpectraView, title: str = "") -> F
         )
     limits = view.limits or _extent(chosen)
     figure, axes = _axes(len(chosen), view.layout)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title)
     for i, (one, axis) in enumerate(zip(chosen, axes, strict=False)):
         _draw_one(axis, one, view, COLOURS[0])
         axis.text(0.008, 0.93, _label(one), transform=axis.transAxes, va="top", fontsize=9)
@@ -85,7 +86,7 @@ def draw_spectra(spectra: FibreSpectra, view: SpectraView, title: str = "") -> F
             _draw_one(axes[0], one, view, colour)
         axes[0].texts[0].remove()
         lines = axes[0].get_lines()[: len(chosen)]
-        axes[0].legend(lines, [_label(one) for one in chosen], fontsize=8)
+        axes[0].legend(lines, [_label(one) for one in chosen])
     for axis in axes:
         axis.set_xlim(*limits)
     _set_heights(axes, chosen, view, limits)
@@ -99,7 +100,7 @@ def _axes(count: int, layout: Layout) -> tuple[Figure, list[Any]]:
     columns = 2 if layout == "grid" and count > 1 else 1
     rows = 1 if layout == "overlay" else -(-count // columns)
     height = max(4.2, _ROW * rows + 0.8)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, height))
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True).ravel())
     for axis in axes[count:] if layout != "overlay" else []:
         axis.set_visible(False)

@@ -205,7 +205,7 @@ def draw(written: Sequence[Written], options: RunOptions, log: logging.Logger) -
 def _draw_one(item: Written, options: RunOptions) -> list[Path]:
     from kspecpipe import plots  # matplotlib is loaded when there is something to draw
 
-    figure = plots.draw(io.read_product(item.path))
+    figure = plots.draw(io.read_product(item.path), read_rows(item.path))
     if figure is None:
         return []
     if options.plots == "show":
@@ -347,6 +347,12 @@ def _settings_table(settings: RecipeSettings) -> Table:
     }
     # Without a type of its own a column of a recipe without parameters would hold numbers.
     return Table({name: np.array(texts, dtype=str) for name, texts in columns.items()})
+
+
+def read_rows(path: Path) -> list[QCRow]:
+    """Return the metrics of a written product; none if it has no QC table."""
+    table = io.read_table(path, "QC")
+    return [] if table is None else rows_of_table(table)
 
 
 def rows_of_table(table: Table) -> list[QCRow]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from kspecpipe import io, plots
+from kspecpipe import io, plots, writing
 from kspecpipe.errors import ExitCode, InputError, ProductError, SettingsError
+from kspecpipe.house_style import COLOURS
 from kspecpipe.product import Product
 from kspecpipe.spectra import TramlineMap
 from kspecpipe.terminal import short_path
@@ -83,7 +84,7 @@ def _draw(path: Path, arguments: argparse.Namespace) -> Figure:
     if any(getattr(arguments, name) is not None for name in _SINGLE):
         return _draw_single(path, arguments)
     product = io.read_product(path)
-    figure = plots.draw(product)
+    figure = plots.draw(product, writing.read_rows(path))
     if figure is None:
         raise InputError(f"{path.name}: there is no picture for {product.catg}")
     if arguments.traces:
@@ -129,7 +130,7 @@ def _draw_traces(figure: Figure, product: Product, path: Path) -> None:
         raise SettingsError(f"--traces: a {product.catg} has no image with rows of the detector")
     limits = images[0].axis()
     for row in traces.traces.value:
-        images[0].plot(row, color=plots.COLOURS[1], lw=0.5, alpha=0.8)
+        images[0].plot(row, color=COLOURS[1], lw=0.5, alpha=0.8)
     images[0].axis(limits)
 
 

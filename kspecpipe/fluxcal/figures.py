@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 from kspecpipe.fluxcal.containers import Photometry
 from kspecpipe.fluxcal.grid import BANDS
 from kspecpipe.fluxcal.photometry import ab_mag_to_flam, load_filter
+from kspecpipe.house_style import house_style
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 
 _RESPONSE = "response [(erg/s/cm²/Å) / (electron/s/Å)]"
 _WAVELENGTH = "wavelength [Å]"
 
 
+@house_style()
 def plot_calibration_summary(wavelength: FloatArray, response: Signal, stars: Table) -> Figure:
     """Response with its error, the flagged regions, and how many stars made it.
 
@@ -41,6 +43,7 @@ def plot_calibration_summary(wavelength: FloatArray, response: Signal, stars: Ta
     return figure
 
 
+@house_style()
 def plot_star_vectors(
     wavelength: FloatArray, response: Signal, vectors: FloatArray, names: Sequence[str]
 ) -> Figure:
@@ -51,6 +54,7 @@ def plot_star_vectors(
     return figure
 
 
+@house_style()
 def plot_calibration_residuals(
     wavelength: FloatArray, response: Signal, vectors: FloatArray, names: Sequence[str]
 ) -> Figure:
@@ -60,6 +64,7 @@ def plot_calibration_residuals(
     return figure
 
 
+@house_style()
 def plot_photometric_residuals(stars: Table) -> Figure:
     """Observed minus model magnitudes of the used stars, before and after the correction."""
     figure, axes = _sheet(2)
@@ -69,6 +74,7 @@ def plot_photometric_residuals(stars: Table) -> Figure:
     return figure
 
 
+@house_style()
 def plot_template_match(
     wavelength: FloatArray,
     observed: FloatArray,
@@ -100,6 +106,7 @@ def plot_template_match(
     return figure
 
 
+@house_style()
 def plot_calibrated_spectrum(
     wavelength: FloatArray, flux: Signal, photometry: Photometry | None = None, title: str = ""
 ) -> Figure:
@@ -124,6 +131,7 @@ def plot_calibrated_spectrum(
     return figure
 
 
+@house_style()
 def plot_grey_scales(stars: Table) -> Figure:
     """Light that each used or odd star lost relative to the combination."""
     figure, axes = _sheet(1)
@@ -149,7 +157,7 @@ def draw_vectors(
     """Draw the responses of the single stars."""
     for vector, name in zip(vectors, names, strict=True):
         axis.plot(wavelength, vector, lw=0.8, label=name)
-    axis.legend(fontsize="small")
+    axis.legend()
 
 
 def draw_residuals(
@@ -166,7 +174,7 @@ def draw_residuals(
         ratio = vector / response.value
         axis.plot(wavelength, ratio / np.nanmedian(ratio) - 1, lw=0.8, label=name)
     axis.set(xlabel=_WAVELENGTH, ylabel="star / combined - 1", ylim=(-0.1, 0.1))
-    axis.legend(fontsize="small")
+    axis.legend()
 
 
 def draw_photometry(axis: Axes, stars: Table, stem: str) -> None:
@@ -189,7 +197,7 @@ def draw_match(
     axis.plot(wavelength, model, lw=0.8, label="model")
     top = float(np.nan_to_num(model).max()) or 1.0
     axis.set(xlabel=_WAVELENGTH, ylabel="erg/s/cm²/Å", ylim=(0, 1.15 * top))
-    axis.legend(fontsize="small")
+    axis.legend()
 
 
 def draw_grey(axis: Axes, stars: Table) -> None:
@@ -203,7 +211,7 @@ def draw_grey(axis: Axes, stars: Table) -> None:
     axis.set_xticks(place, [str(name) for name in stars["name"]], rotation=45, ha="right")
     reach = max(0.05, 1.2 * float(np.nanmax(np.abs(np.nan_to_num(grey)), initial=0.0)))
     axis.set(ylabel="lost light [mag]", ylim=(-reach, reach))
-    axis.legend(fontsize="small")
+    axis.legend()
 
 
 def shade(axis: Axes, wavelength: FloatArray, inside: BoolArray) -> None:
@@ -215,5 +223,5 @@ def shade(axis: Axes, wavelength: FloatArray, inside: BoolArray) -> None:
 
 def _sheet(rows: int) -> tuple[Figure, list[Axes]]:
     """Return an empty figure of some panels."""
-    figure = Figure(figsize=(9, 3.5 * rows), layout="constrained")
+    figure = Figure(figsize=(9, 3.5 * rows))
     return figure, list(np.atleast_1d(figure.subplots(rows, 1)))

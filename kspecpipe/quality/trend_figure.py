@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kspecpipe.plots import COLOURS
+from kspecpipe.house_style import COLOURS, LIMIT_LINES, house_style
 from kspecpipe.quality.trend import Trend, running_median
 from kspecpipe.quality.trend_series import Event, Series
 
 _EPOCH = date(1858, 11, 17)
-_LIMIT_STYLES = {"warn": (COLOURS[4], "--"), "fail": (COLOURS[1], "-")}
 
 
+@house_style()
 def draw_trend(series: Series, trend: Trend, events: Sequence[Event]) -> Figure:
     """Draw a series; a metric per fibre has a map of fibre and night below."""
     rows = 2 if series.fibres.size else 1
-    figure = Figure(figsize=(11.0, 5.0 * rows), layout="constrained")
+    figure = Figure(figsize=(11.0, 5.0 * rows))
     axes = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
     axis = axes[0]
     what = "median of the fibres" if rows == 2 else "night"
@@ -49,7 +49,7 @@ def draw_trend(series: Series, trend: Trend, events: Sequence[Event]) -> Figure:
                 fontsize=8,
             )
     axis.set(ylabel=f"{series.metric} [{series.unit}]" if series.unit else series.metric)
-    axis.legend(loc="best", fontsize=8, ncols=2)
+    axis.legend(loc="best", ncols=2)
     axis.set_title(series.title, fontsize=10)
     if rows == 2:
         _draw_map(figure, axes[1], series)
@@ -62,7 +62,7 @@ def _draw_limits(axis: Any, series: Series, last: float) -> None:
     ends = [start for start, _ in series.limit_steps[1:]] + [last]
     shown = set()
     for (start, limits), end in zip(series.limit_steps, ends, strict=True):
-        for kind, (colour, style) in _LIMIT_STYLES.items():
+        for kind, (colour, style) in LIMIT_LINES.items():
             for value in getattr(limits, kind) or ():
                 if np.isfinite(value) and _near(value, series.values):
                     label = None if kind in shown else f"{kind} limit"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from kspecpipe import io, plots
+from kspecpipe import io, plots, writing
 from kspecpipe.errors import KspecError
 
 _QUALITY = 70
@@ -32,7 +32,7 @@ def embedded(product: Path) -> str:
 
 
 def _drawn(product: Path) -> BytesIO | None:
-    figure = plots.draw(io.read_product(product))
+    figure = plots.draw(io.read_product(product), writing.read_rows(product))
     if figure is None:
         return None
     stream = BytesIO()
