@@ -21,6 +21,7 @@ from kspecpipe.outcome import Outcome, RunOptions, merge
 from kspecpipe.product import Product
 from kspecpipe.registry import recipe_names, recipe_points
 from kspecpipe.runtime import silent_logger
+from kspecpipe.signal import FloatArray
 from kspecpipe.sof import read_inputs
 from kspecpipe.yaml_source import nearest
 
@@ -137,10 +138,28 @@ class BaseRecipe:
             spec = ProductSpec(product.catg, qualifier=self.name, per_exposure=exposure is not None)
             self.kept.append((spec, exposure, product))
 
-    def drop(self, frame: FrameInfo, why: str) -> None:
-        """Say that a raw frame is left out, and count it."""
-        self.log.warning("%s is left out: %s", frame.name, why)
+    def drop(self, name: str, why: str) -> None:
+        """Say that a frame is left out, and count it for the metric FRAMES REJECTED."""
+        self.log.warning("%s is left out: %s", name, why)
         self.dropped += 1
+
+    def drop_contradicted(
+        self, names: Sequence[str], rejected: Sequence[float] | FloatArray, most: float = 0.5
+    ) -> None:
+        """Count the frames of an average that the others contradict almost everywhere.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of the frames.
+        rejected : sequence of float
+            Fraction of the samples of each that the average has rejected.
+        most : float
+            Fraction above which nothing that matters of a frame is left in the average.
+        """
+        for name, fraction in zip(names, rejected, strict=True):
+            if fraction > most:
+                self.drop(name, f"the other frames contradict {fraction:.0%} of it")
 
     # -- what a user calls -----------------------------------------------------------------------
 

@@ -394,6 +394,11 @@ def traced_flat(
         known.model if known else None,
         options,
     )
+    # Most rows have no fibre light, and there a flat of another lamp or setup is no other.
+    lit = flat.traces.live.sum() * parameters.centre_fibre_window / shape[0]
+    for lamp, at in zip(flat.lamps, lamp_groups(inputs.flats).values(), strict=True):
+        names = [inputs.flats.infos[i].name for i in at]
+        recipe.drop_contradicted(names, lamp.rejected / min(lit, 1.0))
     if parameters.subtract_background and flat.halo is None:
         recipe.log.warning("no rows are free of fibre light: no scattered light is subtracted")
     recipe.log.info(

@@ -13,6 +13,7 @@ from kspecpipe.qc import BAD_FLAGS, Flag, Limits, QCRow
 
 _WIDTH = 3.2  # inches, beside the picture
 _ROW = 0.27  # inches of one metric
+_THIN = 0.012  # half of the narrowest zone, of the bar's length
 _ZONES = {"fail": "#E8B79A", "warn": "#F3DDA0", "ok": "#BFDDF0"}
 _WORDS = {
     Flag.OK: "GOOD",
@@ -42,6 +43,7 @@ def add_verdict(figure: Figure, rows: Sequence[QCRow]) -> None:
         of_axis = groups.get(str(axis.get_gid()))
         if of_axis:
             draw_limits(axis, of_axis[0].limits)
+            axis.legend(loc="upper right")
     width, height = figure.get_size_inches()
     figure.set_size_inches(width + _WIDTH, height)
     engine = figure.get_layout_engine()
@@ -144,10 +146,13 @@ def _zones(limits: Limits, span: tuple[float, float]) -> list[tuple[str, tuple[f
     inner = limits.warn or outer
     ok = (max(inner[0], outer[0]), min(inner[1], outer[1]))
     for level, pair in (("warn", outer), ("ok", ok)):
-        first, last = _place(np.clip(np.array(pair), -1e300, 1e300), span)
-        zones.append((level, (float(first), float(last))))
+        first, last = map(float, _place(np.array(pair), span))
+        # Closed limits may be a single value: it is seen all the same.
+        zones.append(
+            (level, (first - _THIN, last + _THIN) if last - first < _THIN else (first, last))
+        )
     return zones
 
 
 def _place(values: Any, span: tuple[float, float]) -> Any:
-    return np.clip((values - span[0]) / (span[1] - span[0]), 0.0, 1.0)
+    return (np.clip(values, *span) - span[0]) / (span[1] - span[0])

@@ -132,6 +132,9 @@ class Coadd(BaseRecipe):
                 mean.rejected[i].sum(),
             )
         table = mean_fibres(tables, times)
+        live, program = fibres.live(table), fibres.of_type(table, "P")
+        rejected = [float(part[live].mean()) for part in mean.rejected]
+        self.drop_contradicted([one.name for one in exposures], rejected)
         coadded = Coadded(
             spectra=spectra,
             sky=weighted_mean(aligned.sky / scales.value[:, :, None], mean.weight),
@@ -144,11 +147,10 @@ class Coadd(BaseRecipe):
             fibres=table,
             **unit_cards(unit_of(exposures[0])),
         )
-        live, program = fibres.live(table), fibres.of_type(table, "P")
         metrics = self.Metrics(
             scales=[float(factor) for factor in scales.common],
             zero_points=[none_if_nan(shift) for shift in aligned.zero_points.shift],
-            rejected=[float(part[live].mean()) for part in mean.rejected],
+            rejected=rejected,
             chi2=float(np.nanmedian(mean.chi2[live])),
             usable=float(spectra.good[live].mean()),
             snr=median_snr(spectra, table),

@@ -75,6 +75,7 @@ class MBias(BaseRecipe):
             iterations=parameters.stacked_clipping_iterations,
             floor=max(noise.ron, 1e-3) / np.asarray(readout.gain, dtype=np.float32),
         )
+        self.drop_contradicted([info.name for info in biases.infos], stacked.rejected_fraction)
         master = stacked.signal
         pattern, drift, leak = structure(master), level_drift(planes), light_leak(master)
         self.log.info("level %.2f adu, drift %.2f adu", pattern.level, drift.peak_to_peak)

@@ -35,7 +35,9 @@ class CommonMetrics(Declared):
         doc="calibrations made by another version of the pipeline",
         needs="a calibration is used",
     )
-    dropped: int = metric("FRAMES REJECTED", doc="raw frames of the inputs that were not used")
+    dropped: int = metric(
+        "FRAMES REJECTED", doc="frames that were left out: the others contradict them"
+    )
     empty: float | None = metric(
         "NAN FRACTION",
         doc="samples of live fibres without a value, in the emptiest product",
@@ -75,7 +77,7 @@ def measure(
     products : Declared
         Products of the recipe.
     dropped : int
-        Raw frames that the recipe left out.
+        Frames that the recipe left out.
     level : int or None
         Association level, if an association chose the inputs.
     """

@@ -72,8 +72,8 @@ def exposure(number, *, factor=1.0, exptime=600.0, shift=0.0, cls=Reduced, **col
     )
 
 
-def coadd(*exposures, **parameters):
-    recipe = find_recipe("coadd")(log=False)
+def coadd(*exposures, recipe=None, **parameters):
+    recipe = recipe or find_recipe("coadd")(log=False)
     inputs = recipe.Inputs(exposures=list(exposures))
     products, metrics = recipe.run(inputs, recipe.Parameters(**parameters))
     return products.coadded, metrics
@@ -118,6 +118,17 @@ def test_planted_cosmic_rays_do_not_survive():
     assert left.max() < 5
     assert metrics.rejected[1] == pytest.approx(40 / (4 * NW), rel=0.2)
     assert (coadded.exposure_map[places] == 1200).all()
+
+
+def test_an_exposure_that_the_others_contradict_is_counted_as_left_out():
+    wrong = exposure(2)
+    signs = np.random.default_rng(3).choice([-1, 1], wrong.spectra.shape)
+    wrong.spectra.value[:] += 40 * signs * wrong.spectra.error
+    recipe = find_recipe("coadd")(log=False)
+    coadd(exposure(1), wrong, exposure(3), exposure(4), recipe=recipe, scale="none")
+    assert recipe.dropped == 1
+    coadd(exposure(1), exposure(3), recipe=(calm := find_recipe("coadd")(log=False)))
+    assert calm.dropped == 0
 
 
 def test_the_exposure_map_counts_seconds():

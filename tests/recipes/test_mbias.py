@@ -23,8 +23,8 @@ def frames(count=10, level=600.0, seed=1, pattern=0.0, drift=0.0):
     return rng.normal(np.broadcast_to(base, (count, *SHAPE)), RON / GAIN)
 
 
-def average(images, gain=GAIN, **parameters):
-    recipe = find_recipe("mbias")(log=False)
+def average(images, gain=GAIN, recipe=None, **parameters):
+    recipe = recipe or find_recipe("mbias")(log=False)
     infos = [FrameInfo(f"bias_{i}.fits", tag="BIAS") for i in range(len(images))]
     stack = FrameStack.from_arrays(list(images), ReadOut(gain=gain, ron=RON), infos)
     products, metrics = recipe.run(recipe.Inputs(biases=stack), recipe.Parameters(**parameters))
@@ -68,6 +68,18 @@ def test_cosmic_rays_do_not_stay():
     image, metrics = average(images)
     assert np.abs(image.value - 600).max() < 8
     assert metrics.rejected == pytest.approx(40 / image.value.size, rel=0.2)
+
+
+@pytest.mark.parametrize(("offset", "dropped"), [(0.0, 0), (5.0, 0), (200.0, 1)])
+def test_a_bias_that_the_others_contradict_is_counted_as_left_out(offset, dropped):
+    images = frames(5)
+    images[2] += offset
+    recipe = find_recipe("mbias")(log=False)
+    image, _ = average(images, recipe=recipe)
+    assert recipe.dropped == dropped
+    assert ("bias_2.fits is left out" in "\n".join(recipe.memory.lines)) == bool(dropped)
+    if dropped:
+        assert abs(image.value.mean() - 600) < 4 * RON / GAIN / np.sqrt(4 * image.value.size)
 
 
 def test_structure_of_rows_and_columns_is_told_apart():
