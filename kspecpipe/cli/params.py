@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from kspecpipe.declare import ParameterSpec
 from kspecpipe.errors import ExitCode, SettingsError
 from kspecpipe.instrument import load_instrument
 from kspecpipe.outcome import RunOptions
+from kspecpipe.qc import Limits
+from kspecpipe.quality.limit_rules import LEVELS, Level
 from kspecpipe.registry import recipe_names
 from kspecpipe.terminal import interval
 from kspecpipe.yaml_source import nearest
@@ -56,7 +59,7 @@ def run(arguments: argparse.Namespace, name: str) -> int:
         return int(ExitCode.OK)
     console = Console(highlight=False)
     console.print(_parameter_table(recipe, settings, wide=console.width >= 120))
-    if settings.limits:
+    if settings.limits or settings.rules:
         console.print()
         console.print(_limit_table(settings))
     return int(ExitCode.OK)
@@ -120,9 +123,26 @@ def _limit_table(settings: layered.RecipeSettings) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="underline")
     for column in ("QC metric", "warn outside", "fail outside"):
         table.add_column(column)
-    for metric, limits in settings.limits.items():
-        table.add_row(metric, interval(limits.warn), interval(limits.fail))
+    for metric in dict.fromkeys((*settings.limits, *settings.rules)):
+        table.add_row(metric, *(_limit_text(settings, metric, level) for level in LEVELS))
     return table
+
+
+def _limit_text(settings: layered.RecipeSettings, metric: str, level: Level) -> str:
+    """Return limits in words; those of the history with what holds while it does not suffice."""
+    fixed = getattr(settings.limits.get(metric, Limits()), level)
+    rule = settings.rules.get(metric, {}).get(level)
+    if rule is None:
+        return interval(fixed)
+    return f"{rule}; until then {interval(rule.fixed or fixed) or 'none'}"
+
+
+def _limit_json(settings: layered.RecipeSettings, metric: str, level: Level) -> dict[str, Any]:
+    fixed = getattr(settings.limits.get(metric, Limits()), level)
+    rule = settings.rules.get(metric, {}).get(level)
+    pair = (rule and rule.fixed) or fixed
+    ends = [end if math.isfinite(end) else None for end in pair] if pair else None
+    return {"limits": ends, "history": None if rule is None else str(rule)}
 
 
 def _as_json(recipe: type[BaseRecipe], settings: layered.RecipeSettings) -> dict[str, Any]:
@@ -138,6 +158,10 @@ def _as_json(recipe: type[BaseRecipe], settings: layered.RecipeSettings) -> dict
                 "source": settings.sources[name],
             }
             for name, spec in specs.items()
+        },
+        "qc": {
+            metric: {level: _limit_json(settings, metric, level) for level in LEVELS}
+            for metric in dict.fromkeys((*settings.limits, *settings.rules))
         },
     }
 

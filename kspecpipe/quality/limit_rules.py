@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from kspecpipe.yaml_source import Node, nearest
 Pair = tuple[float, float]
 Place = tuple[str, int]  # metric and fibre
 Level = Literal["warn", "fail"]
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class Statistical:
     last: int = key(20, at_least=5, doc="number of certified values that are needed and used")
     fixed: tuple[float, float] | None = key(None, doc="limits until there are enough values")
 
+    def __str__(self) -> str:
+        """Say where the limits come from."""
+        return f"median +- {self.mad:g} MAD of the last {self.last} certified"
+
     def pair(self, row: QCRow, past: Past) -> tuple[Pair | None, str]:
         """Return the limits around the median of what was certified."""
         values, left_out = _of_unit(past.certified.get((row.name, row.fibre), ()), row.unit)
@@ -86,6 +91,13 @@ class Reference:
     difference: tuple[float, float] | None = key(None, doc="smallest and largest difference to it")
     fixed: tuple[float, float] | None = key(None, doc="limits when the reference is not known")
 
+    def __str__(self) -> str:
+        """Say where the limits come from."""
+        if self.ratio is not None:
+            return f"{self.ratio[0]:g} .. {self.ratio[1]:g} of {self.product}"
+        lo, hi = self.difference or (0.0, 0.0)
+        return f"{lo:+g} .. {hi:+g} from {self.product}"
+
     def pair(self, row: QCRow, past: Past) -> tuple[Pair | None, str]:
         """Return the limits around the value of the reference product."""
         known = past.references.get(self.product)
@@ -109,6 +121,11 @@ class Incumbent:
     worse: Literal["higher", "lower"] = key(doc="in which direction a value is worse")
     margin: float = key(0.0, at_least=0, doc="how much worse is allowed, as a share of its value")
     fixed: tuple[float, float] | None = key(None, doc="limits while nothing is certified")
+
+    def __str__(self) -> str:
+        """Say where the limits come from."""
+        margin = f" by more than {100 * self.margin:g} %" if self.margin else ""
+        return f"not {self.worse} than the newest certified{margin}"
 
     def pair(self, row: QCRow, past: Past) -> tuple[Pair | None, str]:
         """Return the limit on the worse side."""

@@ -274,7 +274,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             f"{path}: there is no QC history; recipes write one, `kspec qc rebuild DIR` makes one "
             "from the products in DIR, --qc-store names another"
         )
-    with _errors(path), contextlib.closing(_connect(path, "ro")) as connection:
+    with _errors(path), contextlib.closing(_connect(path, _way_in(path))) as connection:
+        connection.execute("PRAGMA query_only = ON")
         if _form(connection, path) == 0:
             raise EmptyStoreError(
                 f"{path}: is empty; `kspec qc rebuild DIR` fills it from products"
@@ -282,11 +283,20 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def _way_in(path: Path) -> str:
+    """Return how a reader opens the store.
+
+    Only who may write tidies up: the last reader to leave then folds the write-ahead log into the
+    store. A read-only medium has no room for the shared memory of the log, and needs none.
+    """
+    if not os.access(path.parent, os.W_OK):
+        return "ro&immutable=1"
+    return "rw" if os.access(path, os.W_OK) else "ro"
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    # A store on a read-only medium has no room for the shared memory of WAL, and needs none.
-    fixed = "&immutable=1" if mode == "ro" and not os.access(path.parent, os.W_OK) else ""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}{fixed}",
+        f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=PATIENCE,
         isolation_level=None,

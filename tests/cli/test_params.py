@@ -43,6 +43,28 @@ def test_each_value_names_the_layer_that_set_it(kspec, frames):
     assert "1 .. 2" in kspec(*words).out
 
 
+def test_limits_that_come_from_the_history_are_shown_with_what_holds_until_then(kspec, frames):
+    _, instrument, mine = frames
+    mine.write_text(
+        """mbias:
+  qc:
+    READ NOISE: {fail: {kind: statistical, mad: 5, last: 7, fixed: [1, 9]}}
+    BIAS LEVEL: {warn: {kind: reference, product: a.fits, ratio: [0.9, 1.1]}, fail: [0, .inf]}
+    BIAS DRIFT: {fail: {kind: incumbent, worse: higher, margin: 0.2}}
+"""
+    )
+    words = ["params", "mbias", "--instrument", instrument, "--settings", mine]
+    text = " ".join(kspec(*words).out.split())
+    found = kspec(*words, "--json").object["qc"]
+    rule = "median +- 5 MAD of the last 7 certified"
+    assert found["READ NOISE"]["fail"] == {"limits": [1.0, 9.0], "history": rule}
+    assert found["BIAS LEVEL"]["warn"]["history"] == "0.9 .. 1.1 of a.fits"
+    assert found["BIAS LEVEL"]["fail"] == {"limits": [0.0, None], "history": None}
+    assert found["BIAS DRIFT"]["fail"]["limits"] is None
+    for part in ("READ NOISE", "BIAS LEVEL", "BIAS DRIFT", "MAD", "until", "none"):
+        assert part in text
+
+
 def test_command_line_wins(kspec, frames):
     sof, instrument, mine = frames
     words = ["--instrument", instrument, "--settings", mine, "--json"]

@@ -74,6 +74,24 @@ def test_a_store_is_in_wal_mode_and_tells_its_form(tmp_path):
     assert rows(path, "PRAGMA user_version") == [(FORM,)]
 
 
+def test_nothing_but_the_store_is_left_by_those_who_write_and_read(tmp_path):
+    path = tmp_path / "qc.sqlite"
+    record_run(path, RECORD)
+    with store.reading(path) as early:
+        record_run(path, replace(RECORD, started="later"))
+        assert early.execute("SELECT COUNT(*) FROM runs").fetchone()[0] == 2
+    verdicts(path)
+    assert [child.name for child in tmp_path.iterdir()] == ["qc.sqlite"]
+
+
+def test_readers_cannot_write(tmp_path):
+    path = tmp_path / "qc.sqlite"
+    record_run(path, RECORD)
+    with pytest.raises(StoreError, match="readonly"), store.reading(path) as connection:
+        connection.execute("DELETE FROM runs")
+    assert len(rows(path, "SELECT run FROM runs")) == 1
+
+
 def test_a_metric_of_an_exposure_has_the_date_of_that_exposure(tmp_path):
     path = tmp_path / "qc.sqlite"
     metrics = [replace(ROW, scope="exposure", exposure=name) for name in ("a", "b")]
