@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -201,6 +202,10 @@ def _limits(
             rules[levels[name]] = read_rule(child, f"{label}.{name}")
             continue
         pair = convert(tuple[float, float], child, f"{label}.{name}")
+        if any(math.isnan(end) for end in pair):
+            raise SettingsError(
+                f"{child.place}: {label}.{name}: .nan is no limit; use .inf for none"
+            )
         if not pair[0] <= pair[1]:
             raise SettingsError(f"{child.place}: {label}.{name}: {pair[0]} is above {pair[1]}")
         found[levels[name]] = pair

@@ -82,13 +82,13 @@ def _worst_first(rows: Sequence[QCRow]) -> dict[str, list[QCRow]]:
 
 def _headline(axis: Any, groups: dict[str, list[QCRow]]) -> None:
     flags = [worst_of(group).flag for group in groups.values()]
-    judged = [flag for flag in flags if flag not in (Flag.NA, Flag.UNJUDGED)]
+    judged = (flag for flag in flags if flag not in (Flag.NA, Flag.UNJUDGED))
     worst = max(judged, key=list(Flag).index, default=Flag.UNJUDGED)
     colour, marker = FLAG_MARKS[worst]
     axis.plot(0.03, 0.45, marker, ms=9, color=colour, clip_on=False)
     axis.text(0.1, 0.45, _WORDS[worst], fontsize=12, fontweight="bold", va="center")
-    parts = [f"{judged.count(flag)} {flag}" for flag in Flag if judged.count(flag)]
-    axis.text(0, 1.25, f"metrics: {', '.join(parts) or 'none has limits'}", fontsize=8, va="center")
+    parts = [f"{flags.count(flag)} {flag}" for flag in Flag if flag in flags]
+    axis.text(0, 1.25, f"metrics: {', '.join(parts)}", fontsize=8, va="center")
 
 
 def _draw_metric(axis: Any, place: int, name: str, rows: Sequence[QCRow]) -> None:

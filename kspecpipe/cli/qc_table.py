@@ -25,7 +25,7 @@ from kspecpipe.atomic import write_files
 from kspecpipe.cli.qc import store_path
 from kspecpipe.errors import ExitCode, ProductError, SettingsError
 from kspecpipe.qc import Flag
-from kspecpipe.quality.history import COLUMNS, Row, Selection, limits_of, select_metrics
+from kspecpipe.quality.history import COLUMNS, Row, Selection, flag_of, limits_of, select_metrics
 from kspecpipe.terminal import FLAG_COLOURS, interval
 
 FORMATS = ("text", "csv", "ecsv", "json", "parquet")
@@ -130,7 +130,7 @@ def _print(rows: Sequence[Row], most: int) -> None:
         title = "metric" if name == "name" else name
         table.add_column(title, justify=side, no_wrap=name in ("night", "name", "value", "flag"))
     for row in shown:
-        flag, own = Flag(row["flag"]), limits_of(row)
+        flag, own = flag_of(row), limits_of(row)
         table.add_row(
             *(_shown(row[name]) for name in names),
             *(interval(getattr(own, level)) for level in limits),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kspecpipe import io
@@ -71,19 +71,28 @@ def consequences(store: Path, rejected: Sequence[Verdict]) -> str:
     if not runs:
         return "nothing in this history was made with it\n"
     products, inputs = (of_runs(store, table, runs) for table in ("products", "inputs"))
+    # Products lie where the history says now: folders can have been moved since the run.
+    for run, made in products.items():
+        names |= {
+            item["md5"]: str(folder_of(store, runs[run]) / item["name"])
+            for item in made
+            if item["md5"] and item["md5"] not in names
+        }
     lines = ["made with it, and to be redone in this order:"]
     for run in sorted(runs):
         folder = folder_of(store, runs[run])
         lines += [f"  {folder / item['name']}" for item in products[run]]
         lines.append(f"    {_command(runs[run], inputs[run], folder, names)}")
-    used = sorted(
-        {names[i["md5"]] for found in inputs.values() for i in found if i["md5"] in names}
-    )
+    used = sorted({f"NEW_{verdict.catg}" for verdict in rejected if verdict.md5 in _used(inputs)})
     lines.append(
         f"{', '.join(used)}: the calibration that takes its place; with `kspec reduce` the night "
         "finds it by itself"
     )
     return "\n".join(lines) + "\n"
+
+
+def _used(inputs: Mapping[int, Sequence[Row]]) -> set[str]:
+    return {item["md5"] for found in inputs.values() for item in found}
 
 
 def _command(run: Row, inputs: Sequence[Row], folder: Path, names: dict[str, str]) -> str:

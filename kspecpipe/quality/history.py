@@ -23,6 +23,7 @@ COLUMNS = (
     "metric",
 )
 _OF_RUNS = ("night", "recipe", "instrument")
+_REPAIR = "`kspec qc rebuild DIR --replace` makes it again from the products in DIR"
 _CURRENT = "r.run NOT IN (SELECT older FROM superseded)"
 _CERTIFIED = (
     "SELECT v.md5 FROM verdicts v WHERE v.verdict = 'certified' "
@@ -77,6 +78,7 @@ def select_metrics(path: Path, selection: Selection) -> list[Row]:
         found = rows.fetchall()
         if not found:
             _refuse_unknown(connection, path, selection)
+    _refuse_strange(found)
     return found
 
 
@@ -207,7 +209,7 @@ def past_of(path: Path, recipe: str, instrument: str, mode: str, references: Ite
 
 
 def _past(row: Row) -> PastValue:
-    return PastValue(float(row["value"]), row["unit"] or "", row["product"])
+    return PastValue(value_of(row), row["unit"] or "", row["product"])
 
 
 def folder_of(store: Path, row: Row) -> Path:
@@ -222,8 +224,26 @@ def limits_of(row: Row) -> Limits:
 
 
 def value_of(row: Row) -> float:
-    """Return the value of a stored metric; NaN when there is none."""
-    return math.nan if row["value"] is None else float(row["value"])
+    """Return the value of a stored metric; NaN when there is none.
+
+    Raises
+    ------
+    StoreError
+        If it is no number: SQLite takes whatever a stranger writes.
+    """
+    value = row["value"]
+    if isinstance(value, str | bytes):
+        raise StoreError(f"the history holds no number for {row['name']}, but {value!r}; {_REPAIR}")
+    return math.nan if value is None else float(value)
+
+
+def flag_of(row: Row) -> Flag:
+    """Return the flag of a stored metric; raises as `value_of`."""
+    try:
+        return Flag(row["flag"])
+    except ValueError:
+        text = f"the history holds no flag for {row['name']}, but {row['flag']!r}"
+        raise StoreError(f"{text}; {_REPAIR}") from None
 
 
 def _conditions(selection: Selection) -> tuple[list[str], list[Any]]:
@@ -244,6 +264,15 @@ def _conditions(selection: Selection) -> tuple[list[str], list[Any]]:
         where.append(f"m.flag IN ({', '.join('?' * len(selection.flags))})")
         values += selection.flags
     return where, values
+
+
+def _refuse_strange(rows: Sequence[Row]) -> None:
+    """Refuse values and flags that are none, at the cost of two sets for many rows."""
+    kinds, flags = {type(row["value"]) for row in rows}, {row["flag"] for row in rows}
+    if kinds & {str, bytes} or not flags <= set(Flag):
+        for row in rows:
+            value_of(row)
+            flag_of(row)
 
 
 def _refuse_flags(flags: Sequence[str]) -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 from kspecpipe.layered_settings import RecipeSettings
 from kspecpipe.qc import Flag, QCRow
 from kspecpipe.quality.common_metrics import COMMON_LIMITS, CommonMetrics
-from kspecpipe.quality.history import Row, Selection, limits_of, past_of, select_metrics, value_of
+from kspecpipe.quality.history import (
+    Row,
+    Selection,
+    flag_of,
+    limits_of,
+    past_of,
+    select_metrics,
+    value_of,
+)
 from kspecpipe.quality.limit_rules import judge_by_rules, references_of
 from kspecpipe.quality.store import limit_values, writing
 from kspecpipe.runtime import utc_now
@@ -123,7 +131,7 @@ def _as_qc(row: Row, today: Today) -> QCRow:
         exposure=row["exposure"],
         fibre=row["fibre"],
         limits=limits_of(row),
-        flag=Flag(row["flag"]),
+        flag=flag_of(row),
         doc="",
     )
     if limits is None:  # nothing is set today: what cannot be judged is never green

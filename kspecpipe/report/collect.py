@@ -13,6 +13,7 @@ from kspecpipe.errors import InputError
 from kspecpipe.qc import Flag, QCRow, worst
 from kspecpipe.quality.history import (
     Row,
+    flag_of,
     folder_of,
     limits_of,
     nights,
@@ -246,7 +247,7 @@ def _metrics(rows: Iterable[Row]) -> tuple[Metric, ...]:
                 exposure=row["exposure"],
                 fibre=row["fibre"],
                 limits=limits_of(row),
-                flag=Flag(row["flag"]),
+                flag=flag_of(row),
                 doc="",
                 basis=row["basis"] or "",
             )

@@ -127,6 +127,7 @@ def test_a_number_set_on_the_command_line_arrives_exactly(value):
         ("mflat: {qc: {TRACE RSM: {warn: [0, 1]}}}", 1, ["no metric 'TRACE RSM'", "'TRACE RMS'?"]),
         ("mflat: {qc: {TRACE RMS: {war: [0, 1]}}}", 1, ["unknown key 'war'; use warn and fail"]),
         ("mflat: {qc: {TRACE RMS: {warn: [1, 0]}}}", 1, ["1.0 is above 0.0"]),
+        ("mflat: {qc: {TRACE RMS: {warn: [.nan, 0]}}}", 1, [".nan is no limit"]),
         ("mflat: {qc: {TRACE RMS: {warn: [.nan, 0]}}}", 1, ["nan"]),
         ("mflat: {qc: {TRACE RMS: {warn: [0]}}}", 1, ["needs 2 values, found 1"]),
         ("mflat: {qc: {TRACE RMS: {warn: 3}}}", 1, ["must be list of number, number, found 3"]),

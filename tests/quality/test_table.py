@@ -194,3 +194,16 @@ def test_a_corrupt_store_is_told_with_the_way_out(qc, tmp_path):
     result = qc("table", "--qc-store", tmp_path)
     assert result.code == 1
     assert "it is corrupt: `kspec qc rebuild DIR --replace`" in result.err
+
+
+@pytest.mark.parametrize(("column", "value"), [("value", "twelve"), ("flag", "green")])
+def test_what_a_stranger_wrote_is_told_and_never_shown_as_good(history, row, qc, column, value):
+    history.run(0, [row("LEVEL", 3.0)])
+    with sqlite3.connect(history.path) as connection:
+        connection.execute(f"UPDATE metrics SET {column} = ?", [value])
+    connection.close()
+    for words in (("table",), ("trend", "LEVEL"), ("rescore",), ("report", history.path.parent)):
+        result = qc(*words, "--qc-store", history.path)
+        assert result.code == 1, words
+        assert f"LEVEL, but '{value}'" in result.err, words
+        assert "kspec qc rebuild" in result.err

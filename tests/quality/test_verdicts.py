@@ -8,7 +8,7 @@ from kspecpipe import io
 from kspecpipe.base_recipe import run_recipe
 from kspecpipe.cli import main
 from kspecpipe.qc import Flag
-from kspecpipe.quality.store import verdicts
+from kspecpipe.quality.store import InputRecord, ProductRecord, verdicts
 
 
 @pytest.fixture
@@ -72,8 +72,6 @@ def test_rejecting_lists_what_was_made_with_it_and_commands_that_work(camera, da
 
 
 def test_consequences_go_down_the_whole_chain(history, qc):
-    from kspecpipe.quality.store import InputRecord
-
     for number in (2, 3):
         used = [InputRecord("calibration", "x.fits", "MASTER_BIAS", f"md5-{number - 1}")]
         history.count = number - 1
@@ -86,6 +84,22 @@ def test_consequences_go_down_the_whole_chain(history, qc):
     assert result.out.index("object_2.fits") < result.out.index("object_3.fits")
     assert str(from_first / "object_2.fits") in result.out
     assert "marc" not in result.out
+
+
+def test_commands_name_products_where_the_history_lies_now(history, qc, tmp_path):
+    history.run(0)
+    made = ProductRecord("x.fits", "MASTER_DARK", "k", "md5-dark")
+    used = [InputRecord("calibration", "mbias_1.fits", "MASTER_BIAS", "md5-1", "/old/mbias_1.fits")]
+    history.run(0, recipe="mdark", products=[made], inputs=used)
+    used = [*used, InputRecord("calibration", "x.fits", "MASTER_DARK", "md5-dark", "/old/x.fits")]
+    history.run(0, recipe="object", inputs=used)
+    moved = tmp_path / "moved" / "qc.sqlite"
+    moved.parent.mkdir()
+    history.path.rename(moved)
+    result = qc("reject", "mbias_1.fits", "--why", "dark", "--qc-store", moved)
+    assert "/old" not in result.out
+    assert f"kspec object NEW_MASTER_BIAS {moved.parent / 'x.fits'}" in result.out
+    assert result.out.splitlines()[-1].startswith("NEW_MASTER_BIAS: the calibration")
 
 
 def test_what_nobody_used_has_no_consequences(camera, qc):
