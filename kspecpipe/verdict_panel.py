@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from kspecpipe.house_style import COLOURS, FLAG_MARKS, draw_limits, house_style
+from kspecpipe.house_style import FLAG_MARKS, LIMIT_LINES, draw_limits, house_style
 from kspecpipe.qc import BAD_FLAGS, Flag, Limits, QCRow
 
 _WIDTH = 3.2  # inches, beside the picture
@@ -32,7 +34,7 @@ def add_verdict(figure: Figure, rows: Sequence[QCRow]) -> None:
     Parameters
     ----------
     figure : Figure
-        A picture whose layout is constrained; it keeps its size.
+        A picture of panels in fixed places; they keep their size.
     rows : sequence of QCRow
         All metrics of the product; nothing is added when there are none.
     """
@@ -43,21 +45,23 @@ def add_verdict(figure: Figure, rows: Sequence[QCRow]) -> None:
         of_axis = groups.get(str(axis.get_gid()))
         if of_axis:
             draw_limits(axis, of_axis[0].limits)
-            axis.legend(loc="upper right")
+            if axis.get_legend_handles_labels()[1]:
+                axis.legend(loc="upper right")
     width, height = figure.get_size_inches()
     figure.set_size_inches(width + _WIDTH, height)
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.set(rect=(0, 0, width / (width + _WIDTH), 1))  # type: ignore[call-arg]
+    kept, margins = width / (width + _WIDTH), figure.subplotpars
+    figure.subplots_adjust(left=margins.left * kept, right=margins.right * kept)
     left = (width + 0.12) / (width + _WIDTH)
     axis = figure.add_axes((left, 0.02, 0.985 - left, 0.96), label="verdict")
     axis.set_axis_off()
     room = int(0.96 * height / _ROW) - 2
     axis.set(xlim=(0, 1), ylim=(room + 2, 0))
     _headline(axis, groups)
+    bars = _Bars()
     shown = list(groups.items())[: room if len(groups) <= room else room - 1]
     for place, (name, group) in enumerate(shown, start=2):
-        _draw_metric(axis, place, name, group)
+        _draw_metric(axis, bars, place, name, group)
+    bars.draw(axis)
     left_out = [worst_of(group).flag for group in list(groups.values())[len(shown) :]]
     if left_out:
         flags = ", ".join(f"{left_out.count(flag)} {flag}" for flag in Flag if flag in left_out)
@@ -91,10 +95,9 @@ def _headline(axis: Any, groups: dict[str, list[QCRow]]) -> None:
     axis.text(0, 1.25, f"metrics: {', '.join(parts)}", fontsize=8, va="center")
 
 
-def _draw_metric(axis: Any, place: int, name: str, rows: Sequence[QCRow]) -> None:
-    """Write name and worst value, and draw all values on a bar of the limits."""
+def _draw_metric(axis: Any, bars: _Bars, place: int, name: str, rows: Sequence[QCRow]) -> None:
+    """Write name and worst value, and place all values on a bar of the limits."""
     worst = worst_of(rows)
-    colour, marker = FLAG_MARKS[worst.flag]
     bold = "bold" if worst.flag in (*BAD_FLAGS, Flag.WARN) else "normal"
     axis.text(0, place + 0.34, name, fontsize=7, fontweight=bold, va="center")
     axis.text(1, place + 0.34, _value(worst), fontsize=7, fontweight=bold, va="center", ha="right")
@@ -103,18 +106,42 @@ def _draw_metric(axis: Any, place: int, name: str, rows: Sequence[QCRow]) -> Non
     if span is None:
         return
     bar = place + 0.76
-    for level, ends in _zones(worst.limits, span):
-        axis.plot(ends, (bar, bar), color=_ZONES[level], lw=5, solid_capstyle="butt", zorder=1)
-    for level, ends in _zones(worst.limits, span)[1:]:
-        for end in ends:
-            if 0 < end < 1:
-                line = COLOURS[1] if level == "warn" else COLOURS[4]
-                axis.plot((end, end), (bar - 0.14, bar + 0.14), color=line, lw=1.2, zorder=2)
+    for level, (first, last) in _zones(worst.limits, span):
+        bars.zones[level].append(((first, bar), (last, bar)))
+        if level != "fail":
+            tick = [((end, bar - 0.14), (end, bar + 0.14)) for end in (first, last) if 0 < end < 1]
+            bars.ticks["fail" if level == "warn" else "warn"] += tick
     if len(values) > 1:
-        axis.plot(_place(values, span), np.full(values.size, bar), "|", ms=5, color="0.25")
+        bars.values += [(place_of, bar) for place_of in _place(values, span)]
     if np.isfinite(worst.value):
-        at = float(_place(np.array([worst.value]), span)[0])
-        axis.plot(at, bar, marker, ms=5, color=colour, mec="k", mew=0.5, zorder=4, clip_on=False)
+        bars.worst[worst.flag].append((float(_place(np.array(worst.value), span)), bar))
+
+
+@dataclass
+class _Bars:
+    """What is drawn of all metrics, kind by kind: single artists would take ten times as long."""
+
+    zones: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _ZONES})
+    ticks: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in LIMIT_LINES})
+    values: list[tuple[float, float]] = field(default_factory=list)
+    worst: dict[Flag, list[tuple[float, float]]] = field(
+        default_factory=lambda: {flag: [] for flag in Flag}
+    )
+
+    def draw(self, axis: Any) -> None:
+        """Draw all of it: each kind over the one before."""
+        for level, segments in self.zones.items():
+            colour = _ZONES[level]
+            axis.add_collection(LineCollection(segments, colors=colour, lw=5, capstyle="butt"))
+        for level, segments in self.ticks.items():
+            colour = LIMIT_LINES[level][0]
+            axis.add_collection(LineCollection(segments, colors=colour, lw=1.2))
+        style = {"ls": "", "zorder": 4, "clip_on": False}
+        axis.plot(*np.reshape(self.values, (-1, 2)).T, marker="|", ms=5, color="0.25", **style)
+        for flag, places in self.worst.items():
+            colour, marker = FLAG_MARKS[flag]
+            x, y = np.reshape(places, (-1, 2)).T
+            axis.plot(x, y, marker=marker, ms=5, color=colour, mec="k", mew=0.5, **style)
 
 
 def _value(row: QCRow) -> str:
@@ -148,9 +175,9 @@ def _zones(limits: Limits, span: tuple[float, float]) -> list[tuple[str, tuple[f
     for level, pair in (("warn", outer), ("ok", ok)):
         first, last = map(float, _place(np.array(pair), span))
         # Closed limits may be a single value: it is seen all the same.
-        zones.append(
-            (level, (first - _THIN, last + _THIN) if last - first < _THIN else (first, last))
-        )
+        thin = _THIN if 0 <= last - first < _THIN else 0.0
+        if first <= last:
+            zones.append((level, (first - thin, last + thin)))
     return zones
 
 
