@@ -102,7 +102,8 @@ def make_night(folder: Path, count: int) -> Path:
     make_products(folder, count)
     records = []
     for i in range(count):
-        figure = plots.draw(PixelFlat(image=Signal.of(rng.normal(1.0, 0.1, (400, 400)), 1.0)))
+        product = PixelFlat(image=Signal.of(rng.normal(1.0, 0.1, (400, 400)), 1.0))
+        figure = plots.draw(product, rows(rng, 180))
         assert figure is not None
         plots.save(figure, folder / f"flat_{i:04d}.png")
         (folder / f"flat_{i:04d}.log").write_text("INFO a line of the log\n" * 40)

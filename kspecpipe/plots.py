@@ -115,7 +115,8 @@ def new_figure(
     product: Product, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
     """Return a figure with the product in its title, and its axes."""
-    figure = Figure(layout="none")
+    figure = Figure()
+    figure.set_layout_engine("none")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     _leave_room(figure, rows, columns)
     header = product.header
