@@ -29,7 +29,7 @@ def draw_audit(audit: Audit, fibre: int) -> Figure:
     ----------
     .. [1] BOSS calibration tutorial of the package bossdata (D. Kirkby).
     """
-    figure = Figure(figsize=(10.0, 12.0))
+    figure = Figure(figsize=(10.0, 12.0), layout="constrained")
     axes = figure.subplots(3, 2).ravel()
     row = audit.files.extracted.fibres[fibre]
     title = f"{audit.files.reduced.name}   fibre {row['FIBRE_ID']} ({row['TYPE']})"

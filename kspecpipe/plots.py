@@ -77,7 +77,7 @@ def _leave_room(figure: Figure, rows: int, columns: int) -> None:
 @house_style()
 def draw_identification(error: IdentificationError) -> Figure:
     """Draw the light of a flat and where its fibres would lie by each identification."""
-    figure = Figure()
+    figure = Figure(layout="constrained")
     axes = figure.subplots(1, 1)
     light = np.asarray(error.light)
     axes.plot(light, color="k", label="light near the middle column")
@@ -116,7 +116,6 @@ def new_figure(
 ) -> tuple[Figure, Any]:
     """Return a figure with the product in its title, and its axes."""
     figure = Figure()
-    figure.set_layout_engine("none")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     _leave_room(figure, rows, columns)
     header = product.header

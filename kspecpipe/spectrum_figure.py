@@ -100,7 +100,7 @@ def _axes(count: int, layout: Layout) -> tuple[Figure, list[Any]]:
     columns = 2 if layout == "grid" and count > 1 else 1
     rows = 1 if layout == "overlay" else -(-count // columns)
     height = max(4.2, _ROW * rows + 0.8)
-    figure = Figure(figsize=(_WIDTH, height))
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True).ravel())
     for axis in axes[count:] if layout != "overlay" else []:
         axis.set_visible(False)

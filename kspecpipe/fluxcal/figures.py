@@ -223,5 +223,5 @@ def shade(axis: Axes, wavelength: FloatArray, inside: BoolArray) -> None:
 
 def _sheet(rows: int) -> tuple[Figure, list[Axes]]:
     """Return an empty figure of some panels."""
-    figure = Figure(figsize=(9, 3.5 * rows))
+    figure = Figure(figsize=(9, 3.5 * rows), layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(rows, 1)))

@@ -20,7 +20,7 @@ _EPOCH = date(1858, 11, 17)
 def draw_trend(series: Series, trend: Trend, events: Sequence[Event]) -> Figure:
     """Draw a series; a metric per fibre has a map of fibre and night below."""
     rows = 2 if series.fibres.size else 1
-    figure = Figure(figsize=(11.0, 5.0 * rows))
+    figure = Figure(figsize=(11.0, 5.0 * rows), layout="constrained")
     axes = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
     axis = axes[0]
     what = "median of the fibres" if rows == 2 else "night"

@@ -23,7 +23,6 @@ def row(name, value, limits=LIMITS, **more):
 def panel(*rows, gid=None):
     with house_style():
         figure = Figure()
-        figure.set_layout_engine("none")
         axis = figure.subplots()
     axis.plot([0, 1], [0, 3])
     axis.set_gid(gid)
