@@ -55,6 +55,9 @@ class TrustLimits:
         Smallest weighted fraction of the bright listed lines that agree with the solution.
     error : float
         Largest claimed error between the first and the last line [pixel].
+    few, few_doubt : float
+        With fewer lines than this nothing but their own agreement speaks for a solution: distance
+        of lines left out and claimed error, added, must stay below the second number [pixel].
     shape_error, shape_agreement : float
         When the model misses the cores of lines by more than this fraction, the LSF is not
         understood (most often because all bright lines are saturated), and lines left out must
@@ -70,6 +73,8 @@ class TrustLimits:
     held_out: float = 0.3
     agreeing: float = 0.6
     error: float = 0.2
+    few: float = 10
+    few_doubt: float = 0.33
     shape_error: float = 0.04
     shape_agreement: float = 0.2
 
@@ -262,6 +267,12 @@ def check_solution(diagnostics: Mapping[str, object], state: Progress, limits: T
         problems.append(
             f"its error between the outermost lines reaches {numbers['error']:.2f} pixels; at most "
             f"{limits.error:.2f} is allowed"
+        )
+    doubt = numbers["held_out"] + numbers["error"]
+    if numbers["n_used"] < limits.few and not doubt <= limits.few_doubt:
+        problems.append(
+            f"its {numbers['n_used']:.0f} lines leave {doubt:.2f} pixels of doubt; fewer than "
+            f"{limits.few:.0f} lines may leave {limits.few_doubt:.2f}"
         )
     agreement = max(numbers["held_out"], numbers["error"])
     if numbers["model_error"] > limits.shape_error and not agreement <= limits.shape_agreement:

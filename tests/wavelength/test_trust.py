@@ -1,5 +1,7 @@
 """Bad input is refused with a reason, never solved wrongly."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from kspecpipe.signal import DQ, Signal
 from kspecpipe.wavelength.linelist import LineList
 from kspecpipe.wavelength.predict import predict_grating
 from kspecpipe.wavelength.solve import ArcSpectra, solve_arcs
-from kspecpipe.wavelength.trust import WavelengthError
+from kspecpipe.wavelength.trust import TrustLimits, WavelengthError, check_solution
 
 LIVE = np.ones(14, bool)
 
@@ -79,6 +81,20 @@ def test_three_lines_are_too_few(arcs, lines, expose):
     arc = expose(arcs.Recipe(mode="600_450", unlisted=False), lines.select(only))
     with pytest.raises(RecipeError, match="3 emission lines found"):
         solve(arc.value, arc.variance, predict_grating(**arc.prediction), lines)
+
+
+@pytest.mark.parametrize(
+    ("used", "held_out", "fine"), [(8, 0.1, True), (8, 0.2, False), (12, 0.2, True)]
+)
+def test_few_lines_must_agree_better_than_many(used, held_out, fine):
+    numbers = {"coverage": 0.8, "agreeing": 1.0, "error": 0.15, "model_error": 0.001}
+    numbers |= {"n_used": used, "held_out": held_out}
+    state = SimpleNamespace(groups=None)
+    if fine:
+        check_solution(numbers, state, TrustLimits())
+        return
+    with pytest.raises(WavelengthError, match="8 lines leave 0.35 pixels of doubt"):
+        check_solution(numbers, state, TrustLimits())
 
 
 @pytest.mark.parametrize("seed", range(6))
