@@ -38,7 +38,9 @@ class ColourOptions:
     length : float
         Over which change of the logarithm of wavelength this error changes.
     ebv : float
-        Typical reddening E(B-V) [mag]; the fitted one may be slightly negative.
+        Typical reddening E(B-V) [mag].
+    negative : float
+        How far below 0 E(B-V) may be fitted, where models are too red [mag].
     floor : float
         Error of zero points and transmission curves, added to every magnitude's error [mag].
     infrared_floor : float
@@ -51,6 +53,7 @@ class ColourOptions:
     blue: float = 2.0
     length: float = 0.4
     ebv: float = 0.15
+    negative: float = 0.03
     floor: float = 0.004
     infrared_floor: float = 0.02
     outlier: float = 5.0
@@ -316,11 +319,13 @@ def _fit_bands(
         solution = np.einsum("nbc,nc->nb", inverse, centred)
         ebv = options.ebv**2 * np.einsum("nb,nb->n", law, solution)
         linear = difference - _band_curvature(share, law, grid.sed_wavelength, ebv)
+    # No dust makes a star bluer: a model that asks for it is too cool.
+    doubt = (np.minimum(ebv, 0) / options.negative) ** 2
     return ColourFit(
         bands=use,
         difference=difference,
         linear=linear,
-        chi2=np.einsum("nb,nb->n", centred, solution),
+        chi2=np.einsum("nb,nb->n", centred, solution) + doubt,
         grey=linear[:, use].mean(axis=1) + _GREY * solution.sum(axis=1),
         ebv=ebv,
         solution=solution,

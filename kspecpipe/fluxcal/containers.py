@@ -134,6 +134,19 @@ class FilterCurve:
         return float(np.sum(weight * self.wavelength) / np.sum(weight))
 
     @property
+    def pivot_wavelength(self) -> float:
+        """Wavelength at which the means of f_nu and f_lambda over the band agree [Angstrom]."""
+        weight = self.transmission * np.gradient(self.wavelength)
+        return float(np.sqrt(np.sum(weight * self.wavelength) / np.sum(weight / self.wavelength)))
+
+    @property
+    def half_width(self) -> float:
+        """Scatter of the wavelengths of the band's photons [Angstrom]."""
+        weight = self.transmission * np.gradient(self.wavelength)
+        offset = self.wavelength - self.effective_wavelength
+        return float(np.sqrt(np.sum(weight * offset**2) / np.sum(weight)))
+
+    @property
     def wave_range(self) -> tuple[float, float]:
         """Where the transmission exceeds 1 % of its maximum [Angstrom]."""
         inside = self.wavelength[self.transmission > 0.01 * self.transmission.max()]

@@ -110,7 +110,7 @@ def plot_template_match(
 def plot_calibrated_spectrum(
     wavelength: FloatArray, flux: Signal, photometry: Photometry | None = None, title: str = ""
 ) -> Figure:
-    """Draw a calibrated spectrum with its error and, if given, the catalogue's fluxes."""
+    """Draw a calibrated spectrum with its error and, if given, the catalogue's mean fluxes."""
     figure, axes = _sheet(1)
     axes[0].fill_between(wavelength, flux.value - flux.error, flux.value + flux.error, alpha=0.3)
     axes[0].plot(wavelength, flux.value, lw=0.6)
@@ -118,10 +118,12 @@ def plot_calibrated_spectrum(
         bands = [
             name for name, valid in zip(photometry.bands, photometry.valid, strict=True) if valid
         ]
-        place = np.array([load_filter(name).effective_wavelength for name in bands])
+        place = np.array([load_filter(name).pivot_wavelength for name in bands])
+        width = np.array([load_filter(name).half_width for name in bands])
         pairs = np.array([photometry.band(name) for name in bands]).reshape(-1, 2)
         level, error = ab_mag_to_flam(pairs[:, 0], place, pairs[:, 1])
-        axes[0].errorbar(place, level, error, fmt="o")
+        # The mean over a wide band need not lie on the spectrum: its width is shown.
+        axes[0].errorbar(place, level, error, width, fmt="o")
     axes[0].set(
         xlabel=_WAVELENGTH,
         ylabel="erg/s/cm²/Å",

@@ -109,6 +109,18 @@ def test_reddening_is_found_from_the_colours(grid):
     assert np.abs(residual).max() < 0.001
 
 
+def test_a_model_that_asks_for_negative_dust_is_less_probable(grid):
+    every, photometry = np.arange(len(grid)), magnitudes(grid, 5)
+    free = fit_colours(grid, every, photometry, ColourOptions(negative=1e9))
+    held = fit_colours(grid, every, photometry, ColourOptions(negative=0.03))
+    cooler = free.ebv < -0.03
+    assert cooler.any()
+    assert (grid.teff[cooler] < grid.teff[5]).all()
+    np.testing.assert_allclose(held.ebv, free.ebv)
+    assert (held.chi2[cooler] > free.chi2[cooler] + 0.9).all()
+    np.testing.assert_allclose(held.chi2[free.ebv >= 0], free.chi2[free.ebv >= 0])
+
+
 def test_the_correction_follows_the_magnitudes_and_its_error_is_honest(grid):
     """Templates with random smooth errors of the assumed size: the pulls have a spread of 1."""
     options = ColourOptions(blue=1.0, floor=0.0, infrared_floor=0.0)

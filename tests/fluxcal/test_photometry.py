@@ -95,6 +95,10 @@ def test_a_filter_that_does_not_exist_is_named():
 def test_filters_know_where_they_are():
     curve = load_filter("ps1_r")
     assert curve.effective_wavelength == pytest.approx(6215, abs=40)
+    flat = np.ones_like(curve.wavelength) * 1e-15  # means per Angstrom and per Hertz agree there
+    magnitude = synthetic_magnitude(curve.wavelength, flat, curve)
+    assert ab_mag_to_flam(magnitude, curve.pivot_wavelength)[0] == pytest.approx(1e-15, rel=1e-3)
+    assert curve.half_width == pytest.approx(1400 / np.sqrt(12), rel=0.05)
     assert curve.wave_range[0] > 5300
     assert curve.wave_range[1] < 7100
 
