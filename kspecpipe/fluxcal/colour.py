@@ -53,7 +53,7 @@ class ColourOptions:
     blue: float = 2.0
     length: float = 0.4
     ebv: float = 0.15
-    negative: float = 0.03
+    negative: float = 0.06
     floor: float = 0.004
     infrared_floor: float = 0.02
     outlier: float = 5.0

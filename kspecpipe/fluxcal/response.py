@@ -17,6 +17,7 @@ _ROUNDS = 30
 _NEAR = 300.0
 _WILD = 0.3
 _SURE = 2.0
+_BLANKETED = (3850.0, 4200.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ class ResponseOptions:
     mismatch : float
         Relative error of the model per sample in the weights: it makes the curve average over
         lines that the model has not quite right. The reported error follows from the residuals.
+    blanketing : float
+        How many times larger it is blueward of 3850 Angstrom than redward of 4200: there lines
+        leave no continuum, and the curve is drawn on smoothly from the red.
     shared : float
         Neighbouring samples that such errors of the model have in common.
     blends : float
@@ -43,6 +47,7 @@ class ResponseOptions:
     spacing: float = 100.0
     bend: float = 0.004
     mismatch: float = 0.12
+    blanketing: float = 4.0
     shared: float = 6.0
     blends: float = 0.3
 
@@ -129,7 +134,7 @@ def fit_ratio(data: RatioData, options: ResponseOptions) -> SmoothRatio:
     noise = np.where(use, data.variance / np.where(use, data.model, 1.0) ** 2, np.inf)
     start = _start(basis, ratio, use, penalty)
     coefficient, inverse, strength = _gauss_newton(
-        basis, ratio, noise, (start, penalty, options.mismatch)
+        basis, ratio, noise, (start, penalty, _mismatch(data.wavelength, options))
     )
     inside = data.wavelength[use]
     relative, excess = _excess(ratio, noise, np.exp(basis @ coefficient), strength)
@@ -140,6 +145,12 @@ def fit_ratio(data: RatioData, options: ResponseOptions) -> SmoothRatio:
     variance = np.einsum("wi,ij,wj->w", basis, covariance, basis)
     misfit = _local_rms(data.wavelength, relative, excess, strength > 0)
     return SmoothRatio(basis @ coefficient, variance, misfit, float(inside[0]), float(inside[-1]))
+
+
+def _mismatch(wavelength: FloatArray, options: ResponseOptions) -> FloatArray:
+    """Relative error of the model per sample, largest where lines cover everything."""
+    blanketing = np.interp(wavelength, _BLANKETED, (options.blanketing, 1.0))
+    return np.asarray(options.mismatch * blanketing)
 
 
 def _penalty(size: int, bend: float) -> FloatArray:
@@ -168,7 +179,7 @@ def _gauss_newton(
     basis: FloatArray,
     ratio: FloatArray,
     noise: FloatArray,
-    setup: tuple[FloatArray, FloatArray, float],
+    setup: tuple[FloatArray, FloatArray, FloatArray],
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return coefficients, inverse of the normal matrix, and the weight of each sample."""
     coefficient, penalty, mismatch = setup

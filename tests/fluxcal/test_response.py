@@ -67,6 +67,21 @@ def test_errors_are_honest():
     assert 0.85 < spread < 1.15
 
 
+def test_wrong_blanketing_in_the_blue_tilts_the_response_little():
+    """The model lacks lines that take 15 % of the light blueward of 4000 Angstrom."""
+    observed = EFFICIENCY * MODEL * (1 - 0.15 / (1 + np.exp((WAVE - 3950) / 25)))
+    noise = (0.01 * EFFICIENCY * MODEL) ** 2
+    inner = (WAVE > 4000) & (WAVE < 4400)
+    off = [
+        np.abs(fit_ratio(data(observed, noise), options).log_ratio - np.log(EFFICIENCY))[
+            inner
+        ].max()
+        for options in (ResponseOptions(blanketing=1.0), ResponseOptions())
+    ]
+    assert off[1] < 0.05
+    assert off[1] < 0.8 * off[0]
+
+
 def test_lines_that_the_model_has_not_right_are_told_where_they_are_and_noise_is_not():
     rng = np.random.default_rng(10)
     sigma = 0.02 * EFFICIENCY * MODEL
