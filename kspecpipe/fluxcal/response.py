@@ -187,7 +187,8 @@ def _gauss_newton(
     for _ in range(_ROUNDS):
         curve = np.exp(np.clip(basis @ coefficient, -700, 700))
         weight = 1 / (noise + (mismatch * curve) ** 2)
-        pull = (ratio - curve) * np.sqrt(weight)
+        # Outliers are judged by the sharpest samples: low weight is no licence to be wild.
+        pull = (ratio - curve) / np.sqrt(noise + (mismatch.min() * curve) ** 2)
         robust = np.minimum(1.0, _HUBER / np.maximum(np.abs(pull), 1e-9))
         strength = weight * robust * curve**2
         normal = (basis * strength[:, None]).T @ basis + penalty

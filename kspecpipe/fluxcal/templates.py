@@ -282,7 +282,10 @@ class TemplateLibrary:
         if cached is not None:
             return cached
         wave = self.wavelength()
-        axes = grid_axes(wave)
+        try:
+            axes = grid_axes(wave)
+        except ValueError as error:
+            raise RecipeError(f"{self.folder.name}: {error}") from None
         rows = [summarise_template(self._load(m, wave), axes) for m in self.models]
         edges = (axes.coarse, axes.fine)
         if keep and os.access(self.folder, os.W_OK):

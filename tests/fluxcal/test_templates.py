@@ -142,6 +142,14 @@ def test_a_model_with_another_number_of_rows_is_refused(tree):
         TemplateLibrary(tree).grid()
 
 
+def test_wavelengths_that_break_off_in_the_ultraviolet_are_refused(tree):
+    path = next(tree.glob("bosz2024_wave_*.txt"))
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line}\n" for line in lines if float(line) < 2500))
+    with pytest.raises(RecipeError, match="do not cover the optical range"):
+        TemplateLibrary(tree).grid(keep=False)
+
+
 def test_an_index_of_something_else_is_refused(tree):
     index_path(tree, 500).write_text("a,b\n1,2\n")
     with pytest.raises(RecipeError, match="no index of BOSZ"):
