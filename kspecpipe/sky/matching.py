@@ -14,6 +14,8 @@ TERMS = 6
 #: Pixels over which the object's continuum is averaged before lines are compared.
 _WINDOW = 25
 _CLIP = 4.0
+#: Fibres that tell how much scales scatter, and the least scatter that is believed.
+_MIN_SCALES, _LEAST_SCALE = 5, 0.003
 #: Height of the lines that are compared, in units of the noise of a sample.
 _SIGNIFICANCE = 2.0
 
@@ -24,7 +26,7 @@ class Priors:
 
     Parameters
     ----------
-    scale : float
+    scale : float or ndarray, shape (nfib,)
         Relative error of the throughput.
     shift : float
         Error of the wavelengths [pixel].
@@ -34,7 +36,7 @@ class Priors:
         Differences of the third moment, in units of the LSF's sigma cubed.
     """
 
-    scale: float = 0.02
+    scale: float | FloatArray = 0.02
     shift: float = 0.05
     width: float = 0.1
     skewness: float = 0.1
@@ -81,6 +83,36 @@ class Matching:
     def scale_error(self) -> FloatArray:
         """Standard deviation of `scale`."""
         return np.sqrt(self.covariance[:, 0, 0])
+
+    def expected_scale(self, prior: float, known: BoolArray) -> FloatArray:
+        """Return how far the scale of each fibre is expected to be from 1, judged by all of them.
+
+        Parameters
+        ----------
+        prior : float
+            Standard deviation that was expected beforehand.
+        known : ndarray of bool, shape (nfib,)
+            Fibres to be compared.
+
+        Returns
+        -------
+        ndarray, shape (nfib,)
+            Scatter and common offset of the scales beyond their errors, between 0.3 % and
+            ``prior``; ``prior`` for a fibre far off the others, and for all if too few have lines.
+        """
+        # Without the prior: what the lines alone say, and how well.
+        told = np.maximum(1 / np.maximum(self.scale_error, 1e-12) ** 2 - prior**-2, 1e-12)
+        scale = self.terms[:, 0] * (told + prior**-2) / told
+        use = known & (told > 0.25 * prior**-2)
+        if use.sum() < _MIN_SCALES:
+            return np.full(len(told), prior)
+        middle = float(np.median(scale[use]))
+        size = 1.4826 * float(np.median(np.abs(scale[use] - middle)))
+        far = use & (np.abs(scale - middle) > _CLIP * np.sqrt(size**2 + 1 / told))
+        near = use & ~far
+        weight = told[near] / told[near].sum()
+        square = float(weight @ ((scale[near] - middle) ** 2 - 1 / told[near])) + middle**2
+        return np.where(far, prior, np.sqrt(np.clip(square, _LEAST_SCALE**2, prior**2)))
 
     def operators(self, extra_width: FloatArray) -> tuple[FloatArray, ...]:
         """Factors of the sky and its first four derivatives, each shape (nfib, nx).

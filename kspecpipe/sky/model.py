@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -107,11 +107,16 @@ class SkyModel:
         """
         sampling = self.sampling(wavelength, lsf)
         model = np.maximum(self.leave_out, 0)[:, None]
-        lines = LineComparison(self.options.match, self.options.priors)
         samples = (spectra.value, spectra.variance, spectra.good)
+        priors, none = self.options.priors, Matching.none(len(wavelength))
+        lines = LineComparison(self.options.match, priors)
+        found = lines.run(self.spline, samples, sampling, model, none)
+        # A throughput that is known better than a fibre's few lines tell is not to follow them.
+        expected = found.expected_scale(float(np.max(priors.scale)), sampling.known)
+        narrow = replace(priors, scale=expected)
+        lines = LineComparison(self.options.match, narrow)
         # Twice: moments of the LSF act in second order on strong lines.
-        none = Matching.none(len(wavelength))
-        return lines.run(self.spline, samples, sampling, model, none, passes=2)
+        return lines.run(self.spline, samples, sampling, model, found, passes=2)
 
     def predict(
         self,

@@ -88,3 +88,39 @@ def test_differences_are_referred_to_the_mean_fibre():
     terms = np.arange(12.0).reshape(2, 6)
     centred = Matching(terms, np.zeros((2, 6, 6))).centred_on(np.array([1.0, 3.0]))
     assert (centred.terms * [[1], [3]]).sum(axis=0) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("scatter", "error"), [(0.0, 0.01), (0.01, 0.005), (0.05, 0.01)])
+def test_scatter_of_scale_is_that_beyond_errors_and_between_its_limits(scatter, error):
+    rng = np.random.default_rng(5)
+    prior, number = 0.02, 400
+    told = scatter * rng.standard_normal(number) + error * rng.standard_normal(number)
+    precision = error**-2 + prior**-2
+    terms = np.zeros((number, 6))
+    terms[:, 0] = told * error**-2 / precision
+    covariance = np.zeros((number, 6, 6))
+    covariance[:, 0, 0] = 1 / precision
+    known = np.ones(number, bool)
+    found = float(np.median(Matching(terms, covariance).expected_scale(prior, known)))
+    # The variance of so many scales is known to sqrt(2 / 400): 7 %.
+    spread = 4 * np.sqrt(2 / number) * (scatter**2 + error**2)
+    assert abs(found**2 - np.clip(scatter, 0.003, prior) ** 2) < spread
+
+
+def test_few_fibres_or_none_with_lines_leave_the_prior_as_it_is():
+    covariance = np.zeros((9, 6, 6))
+    covariance[:, 0, 0] = 0.02**2 * 0.99
+    lines = Matching(np.zeros((9, 6)), covariance)
+    assert (lines.expected_scale(0.02, np.ones(9, bool)) == 0.02).all()
+    sharp = Matching(np.zeros((9, 6)), covariance * 1e-2)
+    assert (sharp.expected_scale(0.02, np.arange(9) < 4) == 0.02).all()
+    np.testing.assert_allclose(sharp.expected_scale(0.02, np.ones(9, bool)), 0.003)
+
+
+def test_a_fibre_far_off_the_others_still_follows_its_own_lines():
+    covariance = np.zeros((9, 6, 6))
+    covariance[:, 0, 0] = 0.002**2
+    terms = np.zeros((9, 6))
+    terms[4, 0] = -0.3
+    expected = Matching(terms, covariance).expected_scale(0.02, np.ones(9, bool))
+    np.testing.assert_allclose(expected, np.where(np.arange(9) == 4, 0.02, 0.003))
