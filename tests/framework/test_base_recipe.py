@@ -301,7 +301,7 @@ def test_mode_settings_beside_the_instrument_are_used(camera, run, objects):
 
 
 def test_pictures_that_fail_are_a_warning(camera, run, objects, monkeypatch):
-    def fail(product):
+    def fail(product, rows):
         raise ValueError(f"no picture of {product.catg}")
 
     monkeypatch.setattr("kspecpipe.plots.draw", fail)

@@ -53,7 +53,7 @@ MBIAS = {
     "READ NOISE RATIO": (add_noise(4.5), ()),
     "ROW STRUCTURE": (stripe_rows, ["LIGHT LEAK"]),
     "COLUMN STRUCTURE": (stripe_columns, ["LIGHT LEAK"]),
-    "BIAS DRIFT": (drift, ["REJECTED"]),
+    "BIAS DRIFT": (drift, ["REJECTED", "FRAMES REJECTED"]),
     "LIGHT LEAK": (let_light_in, ["ROW STRUCTURE", "COLUMN STRUCTURE"]),
     "REJECTED": (spoil_one, ()),
 }

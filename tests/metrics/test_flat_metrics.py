@@ -69,7 +69,7 @@ TRACES = {
     "waves": (wave, WAVES, ["PROFILE CHI2", "TRACE RES MIN", "TRACE RES MAX"]),
     "blur": (blur, ["PROFILE FWHM"], ["PROFILE CHI2"]),
     "one fades": (fade_one, ["FLAT LEVEL SPREAD"], []),
-    "one shifts": (shift_one, ["FLAT SHIFT"], ["REJECTED", "PROFILE CHI2"]),
+    "one shifts": (shift_one, ["FLAT SHIFT"], ["REJECTED", "FRAMES REJECTED", "PROFILE CHI2"]),
     "many rays": (spoil_one, ["REJECTED"], []),
     "overexposed": (overexpose, ["SATURATED FRACTION"], []),
 }
