@@ -302,7 +302,7 @@ def test_mode_settings_beside_the_instrument_are_used(camera, run, objects):
 
 def test_pictures_that_fail_are_a_warning(camera, run, objects, monkeypatch):
     def fail(product, rows):
-        raise ValueError(f"no picture of {product.catg}")
+        raise ValueError(f"no picture of {product.catg} with {len(rows)} metrics")
 
     monkeypatch.setattr("kspecpipe.plots.draw", fail)
     outcome = run(camera.sof_of(objects, "OBJECT"), plots="file")
