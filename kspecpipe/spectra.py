@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 from astropy.table import Table
 
+from kspecpipe.errors import InputError
 from kspecpipe.extraction.halo import Halo
 from kspecpipe.extraction.response import Response
 from kspecpipe.product import Product, cards, image_hdu, signal_hdu, table_hdu
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.trace.model import POINT_DTYPE, Traces
 from kspecpipe.trace.table import Profile
-from kspecpipe.wavelength.lsf import Lsf, lsf_basis
+from kspecpipe.wavelength.lsf import N_TERM, Lsf, lsf_basis
 
 PROFILE_AXES = (
     "CRPIX1",
@@ -150,9 +151,20 @@ class WaveSolution(Product):
 
     @property
     def line_shape(self) -> Lsf | FloatArray:
-        """The empirical LSF, or its FWHM when the shape was not stored."""
+        """The empirical LSF, or its FWHM when the shape was not stored.
+
+        Raises
+        ------
+        InputError
+            If the shape was stored by a version that described it by other terms.
+        """
         if self.lsf_shape is None:
             return self.lsf
+        if len(self.lsf_shape) != N_TERM:
+            raise InputError(
+                f"LSFSHAPE of the WAVE_SOLUTION has {len(self.lsf_shape)} terms where {N_TERM} are "
+                "known: another version made it; run marc again"
+            )
         return Lsf(lsf_basis(float(self.lsf_basis["LSFFWHM"])), self.lsf_shape)
 
 

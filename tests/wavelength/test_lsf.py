@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspecpipe.errors import InputError
+from kspecpipe.signal import Signal
+from kspecpipe.spectra import WaveSolution
 from kspecpipe.wavelength.lsf import (
     N_TERM,
     gaussian_lsf,
@@ -109,3 +113,19 @@ def test_a_shape_without_negative_wings_keeps_unit_flux_and_no_centroid(seed):
     kept = without_negative_wings(basis, shape)
     assert kept @ basis.flux == pytest.approx(1, abs=1e-9)
     assert kept @ basis.moment == pytest.approx(0, abs=1e-9)
+
+
+def test_a_line_shape_of_another_version_is_refused_in_words():
+    image = np.zeros((2, 5))
+    solution = WaveSolution(
+        wavelength=Signal.of(image, image),
+        error=image,
+        lsf=image,
+        lsf_shape=np.zeros((4, 20)),
+        lsf_basis={"LSFFWHM": 3.0},
+        lines=Table(),
+        shifts=Table(),
+        fibres=Table(),
+    )
+    with pytest.raises(InputError, match=r"has 4 terms where 6 are known.*run marc again"):
+        _ = solution.line_shape
