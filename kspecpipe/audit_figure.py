@@ -68,7 +68,7 @@ def _flux(axis: Any, audit: Audit, fibre: int) -> None:
     rebuilt = audit.rebuilt.variance[fibre]
     axis.plot(grid.wavelength, rebuilt, ".", ms=1, color=_PREDICTED, label="variance, rebuilt")
     top = max(_top(reduced.rwss[fibre]), _top(given))
-    _finish(axis, "wavelength [A]", "flux [electron], variance [electron²] / pixel", top)
+    _finish(axis, "wavelength [Å]", "flux [electron], variance [electron²] / pixel", top)
 
 
 def _electrons(axis: Any, audit: Audit, fibre: int, wavelength: FloatArray) -> None:
@@ -81,7 +81,7 @@ def _electrons(axis: Any, audit: Audit, fibre: int, wavelength: FloatArray) -> N
         axis.plot(wavelength, predicted, ".", ms=1, color=_PREDICTED, label="variance, predicted")
         axis.plot(wavelength, _read_noise(audit, audit.noise, fibre), color=_NOISE, label="ron")
     top = max(_top(spectra.value[fibre]), _top(given))
-    _finish(axis, "wavelength [A]", "detected electrons, variance [electron²]", top)
+    _finish(axis, "wavelength [Å]", "detected electrons, variance [electron²]", top)
 
 
 def _flat_factors(axis: Any, audit: Audit, fibre: int, wavelength: FloatArray) -> None:
@@ -90,7 +90,7 @@ def _flat_factors(axis: Any, audit: Audit, fibre: int, wavelength: FloatArray) -
     axis.plot(wavelength, flat, color=_PREDICTED, label="FLAT")
     throughput = audit.rebuilt.response[fibre] / flat
     axis.plot(wavelength, throughput, color=_GIVEN, label="THROUGHPUT")
-    _finish(axis, "wavelength [A]", "flat-field factors")
+    _finish(axis, "wavelength [Å]", "flat-field factors")
 
 
 def _calibration_factors(axis: Any, audit: Audit, fibre: int, wavelength: FloatArray) -> None:
@@ -107,7 +107,7 @@ def _calibration_factors(axis: Any, audit: Audit, fibre: int, wavelength: FloatA
     axis.plot(wavelength, width * inverse, color=_DATA, label="all")
     axis.plot(wavelength, width, color=_NOISE, label="pixel-size ratio")
     axis.plot(wavelength, inverse, color=_PREDICTED, label="1 / (FLAT THROUGHPUT)")
-    _finish(axis, "wavelength [A]", "RWSS per electron", _top(width * inverse) * 1.2)
+    _finish(axis, "wavelength [Å]", "RWSS per electron", _top(width * inverse) * 1.2)
 
 
 def _excess(axis: Any, audit: Audit, noise: Noise, fibre: int) -> None:
@@ -124,7 +124,7 @@ def _excess(axis: Any, audit: Audit, noise: Noise, fibre: int) -> None:
         wavelength, np.sqrt(_read_noise(audit, noise, fibre)), color=_NOISE, label="read noise"
     )
     top = _top(np.sqrt(np.maximum(noise.given[fibre] - electrons, 0)), 95)
-    _finish(axis, "wavelength [A]", "(variance - electrons)^½ [electron]", 1.3 * top)
+    _finish(axis, "wavelength [Å]", "(variance - electrons)^½ [electron]", 1.3 * top)
 
 
 def _predicted(axis: Any, noise: Noise, fibre: int) -> None:

@@ -37,7 +37,7 @@ def paint_response(product: Response) -> Figure:
 
 def paint_calibrated(product: Calibrated) -> Figure:
     """Draw standard stars, the brightest program fibres, and the sky, all in flux."""
-    figure, axes = new_figure(product, 3, 1, sharex=True)
+    figure, axes = new_figure(product, 3, 1, stacked=True, sharex=True)
     wave = product.wavelength
     types = np.asarray(product.fibres["TYPE"]).astype(str)
     shown = np.where(product.spectra.good, product.spectra.value, np.nan)
@@ -49,7 +49,7 @@ def paint_calibrated(product: Calibrated) -> Figure:
         if len(rows):
             axis.legend(title="fibre", loc="upper right", ncols=_SPECTRA)
             top = float(np.nanpercentile(shown[rows], 99.5))
-            axis.set_ylim(-0.05 * top, 1.15 * top)
+            axis.set_ylim(-0.05 * top, 1.4 * top)  # the legend stands above the spectra
         axis.set(ylabel=f"{label}\n[erg/s/cm²/Å]")
     sky = product.sky[np.isfinite(product.sky).any(axis=1)]
     if len(sky):

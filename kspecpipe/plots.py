@@ -31,7 +31,9 @@ from kspecpipe.verdict_panel import add_verdict
 
 #: Room for labels in inches: left, right, bottom and top of the picture, and between its panels.
 #: Fixed, because a layout engine draws everything twice to find it.
-_LEFT, _RIGHT, _BOTTOM, _TOP, _ACROSS, _BETWEEN = 0.85, 0.3, 0.55, 0.6, 0.95, 0.7
+_LEFT, _RIGHT, _BOTTOM, _TOP, _ACROSS, _BETWEEN = 1.0, 0.3, 0.55, 0.6, 0.95, 0.75
+#: Between panels on top of each other, of which only the lowest says what its axis is.
+_STACKED = 0.35
 #: Columns from point to point of smooth lines.
 _SMOOTH = 8
 #: Spectra in one panel: more cannot be told apart, and the image beside it shows them all.
@@ -59,18 +61,19 @@ def draw(product: Product, rows: Sequence[QCRow] = ()) -> Figure | None:
     return figure
 
 
-def _leave_room(figure: Figure, rows: int, columns: int) -> None:
+def _leave_room(figure: Figure, rows: int, columns: int, *, stacked: bool) -> None:
     """Set the margins of a picture of equal panels."""
     width, height = figure.get_size_inches()
     across = (width - _LEFT - _RIGHT - (columns - 1) * _ACROSS) / columns
-    along = (height - _BOTTOM - _TOP - (rows - 1) * _BETWEEN) / rows
+    between = _STACKED if stacked else _BETWEEN
+    along = (height - _BOTTOM - _TOP - (rows - 1) * between) / rows
     figure.subplots_adjust(
         left=_LEFT / width,
         right=1 - _RIGHT / width,
         bottom=_BOTTOM / height,
         top=1 - _TOP / height,
         wspace=_ACROSS / across,
-        hspace=_BETWEEN / along,
+        hspace=between / along,
     )
 
 
@@ -112,12 +115,12 @@ def show(figure: Figure) -> None:
 
 
 def new_figure(
-    product: Product, rows: int = 1, columns: int = 1, **options: Any
+    product: Product, rows: int = 1, columns: int = 1, *, stacked: bool = False, **options: Any
 ) -> tuple[Figure, Any]:
-    """Return a figure with the product in its title, and its axes."""
+    """Return a figure with the product in its title, and its axes; stacked ones share theirs."""
     figure = Figure()
     axes = figure.subplots(rows, columns, squeeze=False, **options)
-    _leave_room(figure, rows, columns)
+    _leave_room(figure, rows, columns, stacked=stacked)
     header = product.header
     mode = header.get("INSMODE") or header.get("READMODE", "")
     title = (
@@ -250,13 +253,13 @@ def _paint_flat(product: FibreFlat) -> Figure:
     for colour, row in zip(COLOURS[4:], lamps, strict=False):
         span = (row["FIRST"], row["LAST"])
         axes[0, 0].axvspan(*span, ymax=0.04, color=colour, lw=0, label=row["LAMP"])
-    axes[0, 0].set(xlabel="column [pixel]", ylabel="extracted flat / throughput [electron]")
+    axes[0, 0].set(xlabel="column [pixel]", ylabel="flat / throughput [electron]")
     axes[0, 0].set_ylim(*(np.array([-0.02, 1.25]) * max(1.0, _limits(product.blaze, 0, 100)[1])))
     axes[0, 0].legend(loc="upper center", ncols=3)
     axes[0, 1].vlines(ids, 0, throughput, color=COLOURS[0], lw=250 / len(ids))
     axes[0, 1].set_gid("THROUGHPUT")  # the metric whose limits are drawn here
     axes[0, 1].axhline(1, color="k", lw=0.6)
-    axes[0, 1].set(xlabel="FIBRE_ID", ylabel="throughput (median live fibre = 1)")
+    axes[0, 1].set(xlabel="FIBRE_ID", ylabel="throughput (median = 1)")
     axes[1, 0].plot(product.flat.value[some].T, lw=0.5)
     axes[1, 0].set(
         xlabel="column [pixel]", ylabel="fibre flat", ylim=_limits(product.flat.value, 0.5, 99.5)
@@ -277,7 +280,7 @@ def _paint_wavelengths(product: WaveSolution) -> Figure:
         axes[0, 0].semilogy(wave, np.clip(arc, 1, None), lw=0.6, color=COLOURS[0])
         for value in np.unique(np.asarray(lines["wavelength"])[used]):
             axes[0, 0].axvline(value, color=COLOURS[1], lw=0.4, alpha=0.6)
-    axes[0, 0].set(xlabel="wavelength [A]", ylabel="arc of the middle fibre [electron]")
+    axes[0, 0].set(xlabel="wavelength [Å]", ylabel="arc of the middle fibre [electron]")
     for flag, colour, label in ((used, COLOURS[0], "used"), (~used, COLOURS[1], "left out")):
         axes[0, 1].plot(
             lines["wavelength"][flag], lines["residual"][flag], ".", ms=3, color=colour, label=label
@@ -286,13 +289,13 @@ def _paint_wavelengths(product: WaveSolution) -> Figure:
     spread = np.asarray(lines["residual"])[used]
     # Faint lines scatter by much more than those that count.
     limit = 12 * max(1e-3, float(np.nanmedian(np.abs(spread)))) if spread.size else 1.0
-    for axis, label in ((axes[0, 1], "wavelength [A]"), (axes[1, 0], "FIBRE_ID")):
-        axis.set(xlabel=label, ylabel="line - model [A]", ylim=(-limit, limit))
+    for axis, label in ((axes[0, 1], "wavelength [Å]"), (axes[1, 0], "FIBRE_ID")):
+        axis.set(xlabel=label, ylabel="line - model [Å]", ylim=(-limit, limit))
         axis.axhline(0, color="k", lw=0.5)
     axes[0, 1].legend(loc="upper right")
     image = axes[1, 1].imshow(product.lsf)
     axes[1, 1].set(xlabel="column [pixel]", ylabel="fibre (trace order)")
-    figure.colorbar(image, ax=axes[1, 1], label="LSF FWHM [A]")
+    figure.colorbar(image, ax=axes[1, 1], label="LSF FWHM [Å]")
     return figure
 
 
@@ -323,13 +326,13 @@ def _paint_extracted(product: Extracted) -> Figure:
         axes[1, 0].plot(
             product.wavelength[i], product.spectra.value[i], lw=0.6, color=colour, label=label
         )
-    axes[1, 0].set(xlabel="wavelength [A]", ylabel="electron per pixel")
+    axes[1, 0].set(xlabel="wavelength [Å]", ylabel="electron per pixel")
     axes[1, 0].legend(title="fibre")
     return figure
 
 
 def _paint_gridded(product: Gridded) -> Figure:
-    figure, axes = new_figure(product, 3, 1, height_ratios=[1, 1, 1.3])
+    figure, axes = new_figure(product, 3, 1, stacked=True, height_ratios=[1, 1, 1.3])
     axis = product.axis
     wave = axis["CRVAL1"] + axis["CDELT1"] * np.arange(product.spectra.shape[1])
     unit = unit_of(product)
@@ -346,10 +349,10 @@ def _paint_gridded(product: Gridded) -> Figure:
     shown = product.spectra.value[chosen] if chosen else np.zeros(1)
     lo, hi = _limits(shown, 0.5, 99.7)
     axes[2, 0].set(
-        xlabel="wavelength [A]",
+        xlabel="wavelength [Å]",
         ylabel=f"flux [{unit}]",
         xlim=(wave[0], wave[-1]),
-        ylim=(min(lo, -0.05 * hi), 1.1 * hi),
+        ylim=(min(lo, -0.05 * hi), 1.35 * hi),  # the legend stands above the spectra
     )
     axes[2, 0].axhline(0, color="k", lw=0.5)
     axes[2, 0].legend(title="fibre", loc="upper left", ncols=4)

@@ -92,7 +92,7 @@ def draw_spectra(spectra: FibreSpectra, view: SpectraView, title: str = "") -> F
     _set_heights(axes, chosen, view, limits)
     figure.supylabel(f"flux [{chosen[0].unit}]", fontsize=9)
     for axis in axes[-2 if view.layout == "grid" else -1 :]:
-        axis.set_xlabel("wavelength in air [A]")
+        axis.set_xlabel("wavelength in air [Å]")
     return figure
 
 

@@ -210,7 +210,8 @@ def draw_grey(axis: Axes, stars: Table) -> None:
     for chosen, style, label in ((used, "o", "used"), (~used, "x", "rejected")):
         axis.plot(place[chosen], np.nan_to_num(grey[chosen]), style, label=label)
     axis.axhline(0, color="0.5", lw=0.5)
-    axis.set_xticks(place, [str(name) for name in stars["name"]], rotation=45, ha="right")
+    axis.set_xticks(place, [str(name) for name in stars["name"]], fontsize=7, rotation=20)
+    axis.set_xlim(-0.5, len(stars) - 0.5)
     reach = max(0.05, 1.2 * float(np.nanmax(np.abs(np.nan_to_num(grey)), initial=0.0)))
     axis.set(ylabel="lost light [mag]", ylim=(-reach, reach))
     axis.legend()

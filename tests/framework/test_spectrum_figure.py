@@ -29,7 +29,7 @@ def test_every_spectrum_has_its_place(layout, axes):
     drawn = [line for axis in figure.axes for line in axis.get_lines() if len(line.get_xdata()) > 9]
     assert len(drawn) == 3
     assert figure.get_suptitle() == "night"
-    assert any(axis.get_xlabel() == "wavelength in air [A]" for axis in figure.axes)
+    assert any(axis.get_xlabel() == "wavelength in air [Å]" for axis in figure.axes)
     assert "electron" in figure.get_supylabel()
 
 
