@@ -65,7 +65,12 @@ def _detector_facts(instrument: Instrument) -> Facts:
     layout: Facts = {"amplifiers": [_amplifier_facts(a) for a in detector.amplifiers]}
     if detector.bad_rows:
         layout["bad"] = [[row, row + 1, 0, nx] for row in detector.bad_rows]
-    return {"layouts": {f"{ny}x{nx}": layout}, "saturation": 65535, "prnu": detector.prnu}
+    return {
+        "layouts": {f"{ny}x{nx}": layout},
+        "saturation": 65535,
+        "charge_transfer": "y",
+        "prnu": detector.prnu,
+    }
 
 
 def _amplifier_facts(amplifier: Amplifier) -> Facts:

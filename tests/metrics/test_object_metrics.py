@@ -17,7 +17,7 @@ def flex(scene: Any) -> None:
 
 
 def stretch(scene: Any) -> None:
-    scene.move(columns=np.linspace(-0.18, 0.18, scene.adu.shape[2]))
+    scene.move(columns=np.linspace(-0.4, 0.4, scene.adu.shape[2]))
 
 
 def scatter_lines(scene: Any) -> None:
@@ -67,9 +67,9 @@ FAULTS = {
     "WAVE SHIFT ERROR": (cloud_over(0.045), SKY),
     "SKY LINE CHI2": (scatter_lines, [*LINES, *SKY]),
     "COSMIC FRACTION": (let_rays_in, SKY),
-    "PROFILE CHI2": (disturb, ["SKY RESIDUAL", "COSMIC FRACTION", *SKY]),
-    "USABLE FRACTION": (saturate, ["SKY RESIDUAL", *SKY]),
-    "SKY RESIDUAL": (disturb, ["PROFILE CHI2", "COSMIC FRACTION", *SKY]),
+    "PROFILE CHI2": (disturb, ["SKY RESIDUAL", "COSMIC FRACTION", "WAVE SLOPE", *SKY]),
+    "USABLE FRACTION": (saturate, ["SKY RESIDUAL", *LINES, *SKY]),
+    "SKY RESIDUAL": (disturb, ["PROFILE CHI2", "COSMIC FRACTION", "WAVE SLOPE", *SKY]),
     "SKY FIBRES DROPPED": (stain, ["SKY RESIDUAL", "THROUGHPUT VS SKY"]),
     "THROUGHPUT VS SKY": (clog, ["SKY FIBRES DROPPED", "SKY RESIDUAL", "PROFILE CHI2"]),
     "MEDIAN SNR": (cloud_over(0.0), ["TRACE SHIFT", *LINES, *SKY]),
