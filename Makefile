@@ -27,9 +27,12 @@ help:
 demo: $(RUNS)
 	$(BIN)/kspec demo -o demo
 
-test: lint
+# Types and documentation need one core each: side by side. The tests then have both.
+test: $(TESTS)
+	$(MAKE) --no-print-directory docs & docs=$$!; \
+	$(MAKE) --no-print-directory lint; \
+	wait $$docs
 	$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile
-	$(MAKE) --no-print-directory docs
 
 lint: $(TESTS)
 	$(BIN)/ruff check .

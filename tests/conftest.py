@@ -19,9 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from hypothesis import settings
 
 from kspecpipe.base_recipe import run_recipe
 from kspecpipe.outcome import Outcome
+
+# The suite has many properties: forty examples of each are found in a few minutes.
+settings.register_profile("suite", max_examples=40, deadline=None)
+settings.load_profile("suite")
 
 SHAPE = (48, 64)
 LEVEL, GAIN, RON = 600.0, 2.0, 4.0

@@ -49,6 +49,8 @@ def interrupted(camera):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Ctrl-C is ignored in what a shell put into the background, these tests perhaps.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         assert process.stdout
         assert process.stdout.readline() == "writing\n"
