@@ -21,6 +21,7 @@ from kspecpipe.errors import (
     RecipeError,
 )
 from kspecpipe.frame import FrameInfo
+from kspecpipe.gathered import GatheredInputs, InputPolicy
 from kspecpipe.instrument import Instrument, instrument_from, load_instrument
 from kspecpipe.logs import Memory, python_warnings
 from kspecpipe.outcome import Outcome
@@ -57,7 +58,7 @@ class Execution:
     started: str = field(default_factory=utc_now)
     clock: float = field(default_factory=time.perf_counter)
     timing: dict[str, float] = field(default_factory=dict)
-    gathered: input_files.GatheredInputs | None = None
+    gathered: GatheredInputs | None = None
     written: tuple[writing.Written, ...] = ()
     rows: tuple[QCRow, ...] = ()
     infos: list[FrameInfo] = field(default_factory=list)
@@ -134,9 +135,7 @@ class Execution:
         writing.write_companions(self.written, self.memory.lines, self.log)
         return outcome
 
-    def resolve(
-        self, entries: Sequence[SofEntry]
-    ) -> tuple[input_files.GatheredInputs, layered.RecipeSettings]:
+    def resolve(self, entries: Sequence[SofEntry]) -> tuple[GatheredInputs, layered.RecipeSettings]:
         """Open and check the input files and merge the settings, without reading any product.
 
         Raises
@@ -157,7 +156,7 @@ class Execution:
             self.recipe.Inputs,
             load_instrument(named) if named else None,
             lambda instrument: _override(instrument, user),
-            input_files.InputPolicy(self.options.ignore_input_qc, self._verdicts()),
+            InputPolicy(self.options.ignore_input_qc, self._verdicts()),
         )
         self.gathered = gathered
         self.recipe.instrument = gathered.instrument
@@ -186,7 +185,7 @@ class Execution:
             self._warn([f"the mode {mode!r} has no settings; the instrument's are used"])
         return layers + user
 
-    def _infos(self, gathered: input_files.GatheredInputs) -> list[FrameInfo]:
+    def _infos(self, gathered: GatheredInputs) -> list[FrameInfo]:
         """Return the infos of the frames of the main input, which date the products."""
         main = self.recipe.main_input
         if main and main.kind == "raw":
@@ -198,7 +197,7 @@ class Execution:
 
     def _judge(
         self,
-        gathered: input_files.GatheredInputs,
+        gathered: GatheredInputs,
         metrics: Sequence[Declared],
         resolved: layered.RecipeSettings,
         infos: Sequence[FrameInfo],

@@ -3,82 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kspecpipe import ancillary, io
-from kspecpipe.assignment import wrong_assignment
 from kspecpipe.declare import Declared, InputSpec
-from kspecpipe.errors import CalibrationMissingError, InputError, SettingsError
+from kspecpipe.errors import InputError, SettingsError
 from kspecpipe.frame import FrameInfo, FrameStack, RawFrame
+from kspecpipe.gathered import CalibrationFile, GatheredInputs, InputPolicy, header_number
+from kspecpipe.input_checks import check_inputs
 from kspecpipe.instrument import Instrument, shipped_instruments
 from kspecpipe.problems import Problems
-from kspecpipe.qc import BAD_FLAGS
-from kspecpipe.quality.store import Verdict
 from kspecpipe.sky.telluric import parse_telluric_regions
 from kspecpipe.sof import CALIBRATION_TAGS, RAW_TAGS, SofEntry
 
 #: Frames that the rules of an instrument may call FLAT while the user knows better.
 _FLAT_FAMILY = ("FLATOFF", "LFLAT", "SKYFLAT")
-_ATTRIBUTE_CARDS = {"mode": "INSMODE", "readmode": "READMODE", "target": "OBJECT"}
-
-
-class CalibrationFile(NamedTuple):
-    """A calibration product among the inputs."""
-
-    tag: str
-    path: Path
-    header: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class GatheredInputs:
-    """The files of a recipe after verification, before calibrations are loaded.
-
-    Parameters
-    ----------
-    instrument : Instrument
-        Instrument of all of them.
-    raw : dict
-        Frames by tag.
-    calibrations : dict
-        Path and primary header by tag.
-    user : dict
-        Path by tag.
-    """
-
-    instrument: Instrument
-    raw: dict[str, list[RawFrame]]
-    calibrations: dict[str, list[tuple[Path, Mapping[str, Any]]]]
-    user: dict[str, Path]
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def tags(self) -> frozenset[str]:
-        """Tags of which there is a file."""
-        return frozenset({*self.raw, *self.calibrations, *self.user})
-
-    @property
-    def frames(self) -> list[RawFrame]:
-        """All raw frames in their order."""
-        return [frame for frames in self.raw.values() for frame in frames]
-
-    def products(self, spec: InputSpec) -> list[CalibrationFile]:
-        """Return the products that an input takes, of whichever of its tags."""
-        return [
-            CalibrationFile(tag, *found)
-            for tag in spec.tags
-            for found in self.calibrations.get(tag, [])
-        ]
-
-
-@dataclass(frozen=True)
-class InputPolicy:
-    """How strictly inputs are taken; ``verdicts`` are what people decided, by DATAMD5."""
-
-    ignore_input_qc: bool = False
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
 
 def gather(
@@ -133,7 +74,7 @@ def gather(
     known = adapt(instrument or _recognise(raw_files, calibrations, dynamic, problems))
     raw_frames = _load_raw(raw_files, known, specs, problems)
     gathered = GatheredInputs(known, raw_frames, calibrations, user)
-    _check(gathered, dynamic, policy, problems)
+    check_inputs(gathered, dynamic, policy, problems)
     problems.raise_all()
     return replace(gathered, warnings=(*problems.left_out, *problems.warnings))
 
@@ -313,175 +254,6 @@ def _tag_of(
     return entry.tag
 
 
-def _check(
-    gathered: GatheredInputs,
-    specs: Sequence[InputSpec],
-    policy: InputPolicy,
-    problems: Problems,
-) -> None:
-    _check_copies(gathered.frames, problems)
-    if "ASSIGN" in gathered.user:
-        pattern = gathered.instrument.facts.assignment.file
-        infos = [frame.info for frame in gathered.raw.get("OBJECT", [])]
-        wrong = wrong_assignment(gathered.user["ASSIGN"].name, pattern, infos)
-        if wrong:
-            problems.add(wrong)
-    main = next((gathered.raw.get(spec.tag, []) for spec in specs if spec.kind == "raw"), [])
-    for spec in specs:
-        if spec.kind == "raw":
-            own = gathered.raw.get(spec.tag, [])
-            _check_count(spec, len(own), problems)
-            _check_raw_match(own, spec, problems)
-            if main and own and own != main:
-                # Flats with the lamp off, or of the sky, must suit the frames that they are for.
-                common = tuple(name for name in spec.match if name in ("shape", "mode"))
-                _check_raw_match([main[0], own[0]], replace(spec, match=common), problems)
-        elif spec.kind == "calibration":
-            _check_calibrations(spec, gathered, policy, problems)
-        elif spec.required and spec.tag not in gathered.user:
-            problems.add(f"no {spec.tag}; one is needed ({spec.doc})")
-
-
-def _check_copies(frames: Sequence[RawFrame], problems: Problems) -> None:
-    """Refuse files with the pixels and keywords of another: they would count twice."""
-    first: dict[str, RawFrame] = {}
-    copies: dict[str, str] = {}
-    for frame in frames:
-        original, place = first.setdefault(frame.info.md5, frame), frame.info.keywords["place"]
-        if original.info.keywords["place"] != place:
-            copies.setdefault(place, original.info.name)
-    for place, name in copies.items():
-        problems.add(f"{place}: is a copy of {name} (equal pixels and keywords)")
-
-
-def _check_count(spec: InputSpec, count: int, problems: Problems) -> None:
-    frames = f"{count} {spec.label} frames"
-    if count < spec.at_least:
-        problems.add(f"{frames}; at least {spec.at_least} needed ({spec.doc})")
-    elif spec.at_most is not None and count > spec.at_most:
-        problems.add(f"{frames}; at most {spec.at_most} can be used ({spec.doc})")
-    elif 0 < count < spec.recommended:
-        problems.warnings.append(f"{frames}; {spec.recommended} are recommended")
-
-
-def _check_raw_match(frames: Sequence[RawFrame], spec: InputSpec, problems: Problems) -> None:
-    for attribute in spec.match:
-        first: dict[Any, RawFrame] = {}
-        for frame in frames:
-            group = frame.info.keywords.get("lamp") if attribute == "exptime" else None
-            reference = first.setdefault(group, frame)
-            expected, found = (_attribute(f, attribute) for f in (reference, frame))
-            if not _agree(expected, found, spec.tolerance.get(attribute, 0.0)):
-                problems.add(
-                    f"{frame.info.keywords['place']}: {attribute} is {found}, "
-                    f"but {expected} in {reference.info.name}; they cannot be combined"
-                )
-
-
-def _attribute(frame: RawFrame, attribute: str) -> Any:
-    if attribute == "shape":
-        return "x".join(map(str, frame.shape))
-    if attribute == "layout":
-        return frame.info.layout
-    return getattr(frame.info, attribute)
-
-
-def _agree(expected: Any, found: Any, tolerance: float) -> bool:
-    if isinstance(expected, float) and isinstance(found, float):
-        return abs(expected - found) <= max(tolerance, 1e-3) * max(abs(expected), abs(found))
-    return bool(expected == found)
-
-
-def _check_calibrations(
-    spec: InputSpec,
-    gathered: GatheredInputs,
-    policy: InputPolicy,
-    problems: Problems,
-) -> None:
-    found = gathered.products(spec)
-    if found:
-        _check_count(spec, len(found), problems)
-    elif spec.required:
-        problems.add(f"no {spec.label}, which is needed ({spec.doc})", CalibrationMissingError)
-    names = ", ".join(one.path.name for one in found)
-    if len(found) > 1 and spec.several == "error":
-        problems.add(f"{len(found)} files of {spec.label} ({names}); one is expected")
-    first: dict[Any, Path] = {}
-    for one in found:
-        original = first.setdefault(one.header.get("DATAMD5", one.path), one.path)
-        if original != one.path:
-            problems.add(f"{one.path.name}: is a copy of {original.name} (equal data)")
-    if len({one.tag for one in found}) > 1:
-        problems.add(f"{spec.label} cannot be mixed ({names}); give files of one of these tags")
-    for _, path, header in found:
-        _check_calibration(path, header, spec, gathered, problems)
-        _check_quality(path, header, policy, problems)
-
-
-def _check_quality(
-    path: Path, header: Mapping[str, Any], policy: InputPolicy, problems: Problems
-) -> None:
-    """Refuse what a person rejected, and what failed unless a person certified it."""
-    verdict = policy.verdicts.get(str(header.get("DATAMD5")))
-    bad = ", ".join(_failed_metrics(header))
-    if verdict and verdict.verdict == "rejected":
-        problems.add(f"{path.name}: was {verdict}; `kspec qc certify` takes that back")
-    elif verdict and bad:
-        problems.warnings.append(f"{path.name}: {bad} failed, but it was {verdict}")
-    elif bad and not policy.ignore_input_qc:
-        problems.add(
-            f"{path.name}: its quality control failed ({bad}); "
-            "--ignore-input-qc takes it all the same"
-        )
-
-
-def _check_calibration(
-    path: Path,
-    header: Mapping[str, Any],
-    spec: InputSpec,
-    gathered: GatheredInputs,
-    problems: Problems,
-) -> None:
-    name = gathered.instrument.facts.name
-    if header.get("INSTRUME") != name:
-        problems.add(f"{path.name}: is of the instrument {header.get('INSTRUME')}, not {name}")
-        return
-    for attribute, (reference, expected) in _expected(spec, gathered).items():
-        found = header.get(_card(attribute))
-        if expected != found:
-            problems.add(
-                f"{path.name} ({spec.tag}): {attribute} is {found}, but {expected} in {reference}"
-            )
-    for frame in gathered.frames[:1]:
-        date = problems.attempt(lambda: header_number(path, header, "MJD-OBS"))
-        age = 0.0 if date is None else abs(frame.info.mjd - date)
-        if spec.maximum_age is not None and age > spec.maximum_age:
-            problems.warnings.append(
-                f"{path.name}: {age:.1f} days from {frame.info.name}; "
-                f"at most {spec.maximum_age:g} are recommended"
-            )
-
-
-def _expected(spec: InputSpec, gathered: GatheredInputs) -> dict[str, tuple[str, Any]]:
-    """Return name and value of what must match: of the first raw frame, else the first product."""
-    for frame in gathered.frames[:1]:
-        return {name: (frame.info.name, _attribute(frame, name)) for name in spec.match}
-    path, header = next(iter(gathered.calibrations.values()))[0]
-    return {name: (path.name, header.get(_card(name))) for name in spec.match}
-
-
-def _card(attribute: str) -> str:
-    return _ATTRIBUTE_CARDS.get(attribute, f"ESO PRO {attribute.upper()}")
-
-
-def _failed_metrics(header: Mapping[str, Any]) -> list[str]:
-    return [
-        card.removeprefix("ESO QC ").removesuffix(" FLAG")
-        for card, value in header.items()
-        if card.startswith("ESO QC ") and card.endswith(" FLAG") and value in BAD_FLAGS
-    ]
-
-
 def _choose(
     found: Sequence[CalibrationFile], spec: InputSpec, gathered: GatheredInputs
 ) -> list[CalibrationFile]:
@@ -491,14 +263,6 @@ def _choose(
     return [
         min(found, key=lambda one: abs(header_number(one.path, one.header, "EXPTIME") - wanted))
     ]
-
-
-def header_number(path: Path, header: Mapping[str, Any], card: str) -> float:
-    """Return a number from the header of a product."""
-    value = header.get(card)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{path.name}: {card} is {value!r}; a number was expected")
-    return float(value)
 
 
 def _user_file(path: Path, spec: InputSpec, instrument: Instrument) -> Any:

@@ -10,10 +10,10 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe import fibres
-from kspecpipe.signal import DQ, FloatArray, Signal
+from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.sky.model import SkyOptions
 from kspecpipe.sky.rebin import Grid, rebin
-from kspecpipe.sky.subtract import SkySubtracted, subtract_sky
+from kspecpipe.sky.subtract import subtract_sky
 from kspecpipe.sky.telluric import TelluricRegion, telluric_dq
 from kspecpipe.sky.throughput import Throughput, flag_low_throughput
 from kspecpipe.sky.transmission import transmission_of_standards, transmission_of_table
@@ -113,22 +113,10 @@ def reduce_exposure(
     response = _as_stored(flat).scale(fibres.divisor(table))
     even = spectra.divide(response)
     sky_fibres = fibres.of_type(table, "S")
-    subtracted: SkySubtracted | None = None
-    if parameters.subtract_sky and sky_fibres.any():
-        options = SkyOptions(
-            contamination=parameters.sky_contamination, components=parameters.sky_components
-        )
-        subtracted = subtract_sky(even, wavelength, lsf, sky_fibres, grid, options)
-        native = subtracted.native_sky.scale(response.value)
-        rwss, reduced, sky = subtracted.rwss, subtracted.reduced, subtracted.sky
-        correlation = subtracted.correlation
-    else:
-        native = Signal.of(np.full(spectra.shape, np.nan), np.nan, DQ.NO_DATA)
-        rebinned = rebin(even, wavelength, grid)
-        rwss = reduced = rebinned.signal
-        correlation = rebinned.correlation
-        sky = Signal.of(np.full(rwss.shape, np.nan), np.nan, DQ.NO_DATA)
-    reduced = _flag_low(reduced, table, parameters.min_throughput)
+    gridded = _on_grid(even, wavelength, lsf, sky_fibres, grid, parameters)
+    native = gridded.native_sky.scale(response.value)
+    reduced = _flag_low(gridded.reduced, table, parameters.min_throughput)
+    used = gridded.used
     lsf_on_grid = _lsf_on_grid(lsf, wavelength, grid)
     products = (
         Extracted(
@@ -144,27 +132,64 @@ def reduce_exposure(
         ),
         Reduced(
             spectra=reduced,
-            rwss=rwss.value,
-            sky=sky.value,
-            sky_variance=sky.variance,
+            rwss=gridded.rwss.value,
+            sky=gridded.sky.value,
+            sky_variance=gridded.sky.variance,
             lsf=lsf_on_grid,
             axis=grid_cards(grid),
-            correlation=correlation_cards(correlation),
+            correlation=correlation_cards(gridded.correlation),
             telluric=_transmission(reduced, lsf_on_grid, calibration, parameters.telluric),
             fibres=table,
         ),
     )
-    dropped = subtracted.dropped if subtracted else np.zeros(len(table), bool)
-    used = int((sky_fibres & ~dropped).sum()) if subtracted else 0
     return ReducedExposure(
         *products,
         usable=float(np.mean(spectra.good[live])) if live.any() else 0.0,
-        sky_fibres=used,
-        dropped=tuple(int(number) for number in table["FIBRE_ID"][dropped]),
-        sky_residual=_pull_width(reduced, sky_fibres & ~dropped) if used > 1 else None,
+        sky_fibres=int(used.sum()),
+        dropped=tuple(int(number) for number in table["FIBRE_ID"][gridded.dropped]),
+        sky_residual=_pull_width(reduced, used) if used.sum() > 1 else None,
         snr=median_snr(reduced, table),
         lines=difference,
     )
+
+
+@dataclass(frozen=True)
+class _Gridded:
+    """Spectra on the grid with and without sky, and the sky fibres that it was made of."""
+
+    rwss: Signal
+    reduced: Signal
+    sky: Signal
+    native_sky: Signal
+    correlation: FloatArray
+    used: BoolArray
+    dropped: BoolArray
+
+
+def _on_grid(
+    even: Signal,
+    wavelength: FloatArray,
+    lsf: FloatArray,
+    sky_fibres: BoolArray,
+    grid: Grid,
+    parameters: Any,
+) -> _Gridded:
+    """Rebin spectra that differ by their objects only, and subtract the sky if there is one."""
+    if parameters.subtract_sky and sky_fibres.any():
+        options = SkyOptions(
+            contamination=parameters.sky_contamination, components=parameters.sky_components
+        )
+        found = subtract_sky(even, wavelength, lsf, sky_fibres, grid, options)
+        used = sky_fibres & ~found.dropped
+        parts = (found.rwss, found.reduced, found.sky, found.native_sky, found.correlation)
+        return _Gridded(*parts, used, found.dropped)
+    rebinned = rebin(even, wavelength, grid)
+    none = np.zeros(len(sky_fibres), bool)
+    sky, native = (
+        Signal.of(np.full(shape, np.nan), np.nan, DQ.NO_DATA)
+        for shape in (rebinned.signal.shape, even.shape)
+    )
+    return _Gridded(rebinned.signal, rebinned.signal, sky, native, rebinned.correlation, none, none)
 
 
 def grid_cards(grid: Grid) -> dict[str, Any]:

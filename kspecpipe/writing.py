@@ -18,7 +18,7 @@ from kspecpipe.atomic import write_files, write_text
 from kspecpipe.declare import ProductSpec
 from kspecpipe.errors import IdentificationError, InputError, KspecError, ProductError
 from kspecpipe.frame import FrameInfo
-from kspecpipe.inputs import GatheredInputs, header_number
+from kspecpipe.gathered import GatheredInputs, header_number
 from kspecpipe.layered_settings import RecipeSettings
 from kspecpipe.outcome import RunOptions
 from kspecpipe.product import Product

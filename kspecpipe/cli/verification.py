@@ -9,6 +9,7 @@ from pathlib import Path
 from kspecpipe import inputs as input_files
 from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.execution import Execution
+from kspecpipe.gathered import GatheredInputs
 from kspecpipe.layered_settings import RecipeSettings
 from kspecpipe.sof import read_inputs
 
@@ -27,7 +28,7 @@ class Verified:
         What the user should know.
     """
 
-    gathered: input_files.GatheredInputs
+    gathered: GatheredInputs
     settings: RecipeSettings
     warnings: list[str]
 

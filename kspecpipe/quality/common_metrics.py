@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kspecpipe.declare import Declared, MetricSpec, metric
-from kspecpipe.inputs import CalibrationFile, GatheredInputs
+from kspecpipe.gathered import CalibrationFile, GatheredInputs
 from kspecpipe.product import PRIMARY, Product
 from kspecpipe.provenance import PIPE_ID
 from kspecpipe.qc import Limits

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kspecpipe.frame import FrameInfo
-from kspecpipe.inputs import CalibrationFile
+from kspecpipe.gathered import CalibrationFile
 from kspecpipe.memory_use import peak_memory
 from kspecpipe.nights import night_of
 from kspecpipe.outcome import Outcome

@@ -7,8 +7,9 @@ from astropy.io import fits
 
 from kspecpipe.declare import Declared, calibration, raw, static, user_file
 from kspecpipe.errors import CalibrationMissingError, InputError
+from kspecpipe.gathered import InputPolicy
 from kspecpipe.images import BadPixelMap, MasterBias
-from kspecpipe.inputs import InputPolicy, gather, load
+from kspecpipe.inputs import gather, load
 from kspecpipe.instrument import load_instrument
 from kspecpipe.sof import read_inputs
 
