@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kspecpipe.errors import SettingsError
-from kspecpipe.qc import Flag, Limits
+from kspecpipe.qc import Flag, Limits, QCRow
 from kspecpipe.quality.limit_rules import Past, PastValue
 from kspecpipe.quality.store import StoreError, reading
 from kspecpipe.yaml_source import nearest
@@ -244,6 +244,22 @@ def flag_of(row: Row) -> Flag:
     except ValueError:
         text = f"the history holds no flag for {row['name']}, but {row['flag']!r}"
         raise StoreError(f"{text}; {_REPAIR}") from None
+
+
+def metric_of(row: Row) -> QCRow:
+    """Return a stored metric as a recipe gave it, without its text; raises as `value_of`."""
+    return QCRow(
+        name=row["name"],
+        value=value_of(row),
+        unit=row["unit"] or "",
+        scope=row["scope"],
+        exposure=row["exposure"],
+        fibre=row["fibre"],
+        limits=limits_of(row),
+        flag=flag_of(row),
+        doc="",
+        basis=row["basis"] or "",
+    )
 
 
 def _conditions(selection: Selection) -> tuple[list[str], list[Any]]:

@@ -14,11 +14,10 @@ from kspecpipe.quality.common_metrics import COMMON_LIMITS, CommonMetrics
 from kspecpipe.quality.history import (
     Row,
     Selection,
-    flag_of,
     limits_of,
+    metric_of,
     past_of,
     select_metrics,
-    value_of,
 )
 from kspecpipe.quality.limit_rules import judge_by_rules, references_of
 from kspecpipe.quality.store import limit_values, writing
@@ -121,22 +120,11 @@ def _comparable(row: Row, today: Today, recipe: str, found: Rescored) -> bool:
 def _as_qc(row: Row, today: Today) -> QCRow:
     """Return a stored value judged by the fixed limits of today."""
     known = {**COMMON_LIMITS, **today.settings.limits}
-    name, value = row["name"], value_of(row)
-    limits = known.get(name)
-    stored = QCRow(
-        name=name,
-        value=value,
-        unit=row["unit"] or "",
-        scope=row["scope"],
-        exposure=row["exposure"],
-        fibre=row["fibre"],
-        limits=limits_of(row),
-        flag=flag_of(row),
-        doc="",
-    )
+    stored = dataclasses.replace(metric_of(row), basis="")
+    limits = known.get(stored.name)
     if limits is None:  # nothing is set today: what cannot be judged is never green
         limits = dataclasses.replace(stored.limits, warn=None, fail=None)
-    flag = stored.flag if stored.flag == Flag.NA else limits.judge(value)
+    flag = stored.flag if stored.flag == Flag.NA else limits.judge(stored.value)
     return dataclasses.replace(stored, limits=limits, flag=flag)
 
 

@@ -13,14 +13,12 @@ from kspecpipe.errors import InputError
 from kspecpipe.qc import Flag, QCRow, worst
 from kspecpipe.quality.history import (
     Row,
-    flag_of,
     folder_of,
-    limits_of,
+    metric_of,
     nights,
     nights_of_products,
     of_runs,
     runs_of,
-    value_of,
 )
 from kspecpipe.quality.store import Verdict, verdicts
 
@@ -238,20 +236,7 @@ def _input(row: Row, origin: Mapping[str, str], decided: Mapping[str, Verdict]) 
 def _metrics(rows: Iterable[Row]) -> tuple[Metric, ...]:
     groups: dict[str, list[QCRow]] = {}
     for row in rows:
-        groups.setdefault(row["name"], []).append(
-            QCRow(
-                name=row["name"],
-                value=value_of(row),
-                unit=row["unit"] or "",
-                scope=row["scope"],
-                exposure=row["exposure"],
-                fibre=row["fibre"],
-                limits=limits_of(row),
-                flag=flag_of(row),
-                doc="",
-                basis=row["basis"] or "",
-            )
-        )
+        groups.setdefault(row["name"], []).append(metric_of(row))
     return tuple(Metric(name, tuple(found)) for name, found in groups.items())
 
 
