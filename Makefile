@@ -17,6 +17,9 @@ TESTS := $(VENV)/.tests-$(SUM)
 # One thread a process: the work runs in processes of its own, and two cores are soon crowded.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
+# Where Python may not keep its byte code, each of a thousand starts compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:
 	@echo "make demo   simulate a night and reduce it; products and pictures go into demo/"
 	@echo "make test   style, types, tests and documentation"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from kspecpipe.signal import FloatArray
 
@@ -130,7 +129,7 @@ def fit_drift(mjd: FloatArray, values: FloatArray) -> Drift:
     variance = (n * (n - 1) * (2 * n + 5) - (ties * (ties - 1) * (2 * ties + 5)).sum()) / 18.0
     score = float(np.sign(rise).sum())
     z = max(abs(score) - 1.0, 0.0) / math.sqrt(variance) if variance > 0 else 0.0
-    return Drift(slope, level, float(2 * norm.sf(z)), float(mjd[0]))
+    return Drift(slope, level, math.erfc(z / math.sqrt(2)), float(mjd[0]))
 
 
 def find_steps(mjd: FloatArray, values: FloatArray) -> tuple[Step, ...]:
