@@ -146,7 +146,7 @@ def bench_scan(folder: Path, number: int = 10_000) -> None:
 
 def bench_plan() -> None:
     """Plans of simulated indexes."""
-    chain = load_chain()
+    chain = load_chain().recipes
     instruments = {one.facts.name: one for one in shipped_instruments().values()}
     for nights in (10, 100, 300, 1000):
         frames = [frame for day in range(nights) for frame in _frames(day)]

@@ -218,7 +218,7 @@ def find_recipe(name: str) -> type[BaseRecipe]:
         raise SettingsError(f"unknown recipe {name!r}; {nearest(name, points)}")
     try:
         found = points[name].load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 - the module of a plug-in may fail in any way
         raise SettingsError(f"the recipe {name!r} cannot be loaded: {error}") from error
     if not (inspect.isclass(found) and issubclass(found, BaseRecipe)):
         raise SettingsError(f"the recipe {name!r} is no BaseRecipe: {found!r}")

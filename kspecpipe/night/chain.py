@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from kspecpipe.base_recipe import BaseRecipe, find_recipe
 from kspecpipe.errors import SettingsError
@@ -12,9 +13,37 @@ from kspecpipe.yaml_source import nearest
 RecipeClass = type[BaseRecipe]
 
 
-def load_chain() -> list[RecipeClass]:
-    """Return the recipes with which nights are reduced, makers before takers."""
-    return in_order(recipe for recipe in map(find_recipe, recipe_names()) if recipe.in_chain)
+class Chain(NamedTuple):
+    """The recipes with which nights are reduced, and those that cannot be.
+
+    Parameters
+    ----------
+    recipes : list of type of BaseRecipe
+        Makers before takers.
+    broken : dict
+        Why a recipe cannot be loaded, by its name: a plug-in's fault need not end the night.
+    """
+
+    recipes: list[RecipeClass]
+    broken: dict[str, str]
+
+
+def load_chain() -> Chain:
+    """Load all installed recipes.
+
+    Raises
+    ------
+    SettingsError
+        If recipes wait for each other in a circle.
+    """
+    found: list[RecipeClass] = []
+    broken: dict[str, str] = {}
+    for name in recipe_names():
+        try:
+            found.append(find_recipe(name))
+        except SettingsError as error:
+            broken[name] = str(error)
+    return Chain(in_order(recipe for recipe in found if recipe.in_chain), broken)
 
 
 def makes(recipe: RecipeClass) -> set[str]:

@@ -20,6 +20,7 @@ from kspecpipe.writing import file_stem
 
 #: Folder below the output for the lists, logs and records of the jobs.
 JOBS = "jobs"
+# By hand: type checkers do not take a class with an instance's __hash__ for a key of `cache`.
 _SILENT: dict[type[BaseRecipe], BaseRecipe] = {}
 
 

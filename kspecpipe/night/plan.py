@@ -50,6 +50,8 @@ class Request:
         Products that are in the output already.
     verdicts : mapping
         What people decided, by DATAMD5: ``certified`` or ``rejected`` and why.
+    broken : mapping
+        Why recipes could not be loaded, by name.
     """
 
     output: Path
@@ -61,6 +63,7 @@ class Request:
     given: Sequence[FoundProduct] = ()
     known: Sequence[FoundProduct] = ()
     verdicts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class _Planner:
         self.listing, self.request = listing, request
         self.frames = nights_of(listing.frames, request.instruments)
         self.gaps: list[Gap] = []
-        self.unplanned: dict[str, str] = {}
+        self.unplanned = dict(request.broken)
         self.taken: dict[Path, str] = {}
         self.names: set[str] = set()
         self.jobs: list[Job] = []
@@ -130,8 +133,9 @@ class _Planner:
         shelf.add(one for one in known if one.path not in promised)
         shelf.add(one for job in self.jobs for one in job.products)
         jobs = tuple(self._with_calibrations(job, shelf) for job in self.jobs)
+        faults = {one.path: one.fault for one in known if one.fault}
         return Plan(
-            jobs=jobs,
+            jobs=tuple(_with_faults(job, faults) for job in jobs),
             gaps=tuple(self.gaps),
             unplanned=self.unplanned,
             problems=self.listing.broken,
@@ -345,6 +349,16 @@ class _Planner:
         tail = f" and {len(frames) - 1} more" if len(frames) > 1 else ""
         what = f"{first.night}: {_count(frames)} {first.tag} ({first.path.name}{tail})"
         self.gaps.append(Gap(what, why))
+
+
+def _with_faults(job: Job, faults: Mapping[Path, str]) -> Job:
+    """Note which products of an earlier run will not be used unless they come out anew."""
+    notes = tuple(
+        f"{one.path.name} is there, and of no use unless it comes out anew: {faults[one.path]}"
+        for one in job.products
+        if one.path in faults
+    )
+    return replace(job, notes=job.notes + notes)
 
 
 def _count(frames: Iterable[NightFrame]) -> int:

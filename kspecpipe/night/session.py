@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kspecpipe import layered_settings as layered
 from kspecpipe import writing
-from kspecpipe.errors import InputError, ProductError
+from kspecpipe.errors import InputError, ProductError, SettingsError
 from kspecpipe.execution import shipped_layers
 from kspecpipe.instrument import Instrument
 from kspecpipe.night.chain import load_chain, only, until
@@ -86,7 +86,10 @@ class Session:
         """Load instruments and recipes; wrong settings are found before anything is read."""
         self.rules = Rules.of(self.options.instrument)
         self.memory = Memory(self.cache)
-        self.whole = load_chain()
+        self.whole, self.broken = load_chain()
+        for name in (self.selection.until, *self.selection.only):
+            if name and name in self.broken:
+                raise SettingsError(self.broken[name])
         chain = list(self.whole)
         if self.selection.until:
             chain = until(chain, self.selection.until)
@@ -136,6 +139,7 @@ class Session:
             given=given.products,
             known=self._known(),
             verdicts=self.verdicts(),
+            broken=self.broken,
         )
         return make_plan(listing, request)
 

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import numpy as np
@@ -380,11 +381,18 @@ def test_every_recipe_is_documented_and_declares_what_it_needs():
     [("kspecpipe.none:X", "cannot be loaded"), ("pathlib:Path", "no BaseRecipe")],
 )
 def test_broken_plug_ins_are_settings_errors(monkeypatch, value, words):
-    from importlib.metadata import EntryPoint
-
     point = EntryPoint("odd", value, "kspecpipe.recipes")
     monkeypatch.setattr("kspecpipe.base_recipe.recipe_points", lambda: {"odd": point})
     with pytest.raises(SettingsError, match=words):
+        find_recipe("odd")
+
+
+def test_a_plug_in_that_fails_in_any_way_is_a_settings_error(monkeypatch, tmp_path):
+    (tmp_path / "odd_recipe.py").write_text("raise TypeError('half a class')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("odd", "odd_recipe:X", "kspecpipe.recipes")
+    monkeypatch.setattr("kspecpipe.base_recipe.recipe_points", lambda: {"odd": point})
+    with pytest.raises(SettingsError, match=r"'odd' cannot be loaded: half a class"):
         find_recipe("odd")
 
 

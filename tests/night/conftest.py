@@ -54,7 +54,7 @@ def instruments() -> dict[str, Any]:
 @pytest.fixture
 def planned(instruments: dict[str, Any]) -> Callable[..., Plan]:
     """Return a function that plans frames which are nowhere on disk."""
-    chain = load_chain()
+    chain = load_chain().recipes
 
     def plan(frames: Sequence[NightFrame], texts: Any = None, **request: Any) -> Plan:
         texts = {"tile_046.assign.txt": (Path("/night/raw/tile_046.assign.txt"),)} | (texts or {})

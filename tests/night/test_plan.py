@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from memory_nights import best, frame, night, product
 
+from kspecpipe.base_recipe import find_recipe, recipe_names
 from kspecpipe.errors import SettingsError
 from kspecpipe.night.associate import Level
 from kspecpipe.night.chain import in_order, load_chain, needs, only, until
+from kspecpipe.night.session import Selection, Session
+from kspecpipe.outcome import RunOptions
 
 MODES = ("150_620", "300_490", "600_680")
 
@@ -19,7 +22,7 @@ def counted(plan):
 
 
 def test_the_chain_follows_from_what_recipes_make_and_take():
-    names = [recipe.name for recipe in load_chain()]
+    names = [recipe.name for recipe in load_chain().recipes]
     order = ["mbias", "mdark", "mflat", "marc", "object"]
     assert [name for name in names if name in order] == order
     assert "rebin" not in names
@@ -27,22 +30,22 @@ def test_the_chain_follows_from_what_recipes_make_and_take():
 
 
 def test_no_recipe_waits_for_its_like():
-    for recipe in load_chain():
-        assert recipe not in needs(recipe, load_chain())
+    for recipe in load_chain().recipes:
+        assert recipe not in needs(recipe, load_chain().recipes)
 
 
 def test_until_takes_a_recipe_and_all_that_it_needs():
-    names = {recipe.name for recipe in until(load_chain(), "mflat")}
+    names = {recipe.name for recipe in until(load_chain().recipes, "mflat")}
     assert names == {"mbias", "mdark", "lflat", "mflat"}
 
 
 def test_unknown_recipe_is_refused_with_its_nearest_name():
     with pytest.raises(SettingsError, match="mflat"):
-        only(load_chain(), ["mfalt"])
+        only(load_chain().recipes, ["mfalt"])
 
 
 def test_recipes_that_wait_for_each_other_are_refused():
-    chain = load_chain()
+    chain = load_chain().recipes
     mbias = next(recipe for recipe in chain if recipe.name == "mbias")
     mdark = next(recipe for recipe in chain if recipe.name == "mdark")
     circle = type("Circle", (mbias,), {"Inputs": mdark.Inputs, "Products": mdark.Products})
@@ -179,6 +182,36 @@ def test_a_failed_calibration_is_passed_over_unless_it_is_certified(planned):
     assert best(certified, "mdark", "MASTER_BIAS") == [bad.path.name]
 
 
+def test_what_an_earlier_run_made_and_was_rejected_is_noted(planned):
+    made = next(j for j in planned(night()).jobs if j.recipe.name == "mbias").products[0]
+    there = product("MASTER_BIAS", 0, name=made.path.name, recipe="mbias")
+    plan = planned(night(), known=[there], verdicts={there.md5: ("rejected", "light leak")})
+    (job,) = [job for job in plan.jobs if job.recipe.name == "mbias"]
+    assert len(job.notes) == 1
+    assert made.path.name in job.notes[0]
+    assert "rejected: light leak" in job.notes[0]
+    assert not planned(night(), known=[there]).jobs[0].notes
+
+
+def test_a_recipe_that_cannot_be_loaded_is_not_planned_and_the_others_are(monkeypatch, planned):
+    def load(name):
+        if name == "odd":
+            raise SettingsError("the recipe 'odd' cannot be loaded: no module")
+        return find_recipe(name)
+
+    names = [*recipe_names(), "odd"]
+    monkeypatch.setattr("kspecpipe.night.chain.recipe_names", lambda: names)
+    monkeypatch.setattr("kspecpipe.night.chain.find_recipe", load)
+    recipes, broken = load_chain()
+    assert "mflat" in {recipe.name for recipe in recipes}
+    assert set(broken) == {"odd"}
+    plan = planned(night(), broken=broken)
+    assert "no module" in plan.unplanned["odd"]
+    assert counted(plan)["mflat"] > 0
+    with pytest.raises(SettingsError, match="no module"):
+        Session(Path("/night/raw"), RunOptions(), Selection(only=("odd",)))
+
+
 def test_a_rejected_calibration_is_never_taken(planned):
     dark = [f for f in night() if f.tag == "DARK"]
     good = product("MASTER_BIAS", 0, md5="good")
@@ -274,7 +307,7 @@ def test_only_one_mode_can_be_asked_for_and_keeps_its_bias(planned):
 
 
 def test_only_one_recipe_takes_what_is_in_the_output(planned):
-    chain = load_chain()
+    chain = load_chain().recipes
     known = [product("MASTER_BIAS", 0, name="20260129_slow_master_bias.fits", recipe="mbias")]
     plan = planned(night(), chain=only(chain, ["mdark"]), known=known)
     assert counted(plan) == {"mdark": 1}
