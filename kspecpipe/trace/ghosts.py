@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its `signal` is loaded when it is used: it takes long
 from scipy import ndimage
 
 from kspecpipe.signal import FloatArray, IntArray
+from kspecpipe.trace.maxima import local_maxima, prominence
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,7 @@ def _peaks_beside(
     spread = ndimage.map_coordinates(noise**2, [rows, block], order=1, mode="nearest")
     error = float(np.sqrt(np.median(spread.mean(axis=1)) / value.shape[1]))
     smooth = ndimage.gaussian_filter1d(stack, 0.2 * width / 0.25)
-    found, _ = scipy.signal.find_peaks(smooth, prominence=max(sigma * error, 1e-30), width=0)
-    peaks: IntArray = found[inside[found]]
+    found = local_maxima(smooth)
+    high = prominence(smooth, found) >= max(sigma * error, 1e-30)
+    peaks: IntArray = found[high & inside[found]]
     return peaks

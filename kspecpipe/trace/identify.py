@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its `signal` is loaded when it is used: it takes long
 from scipy import ndimage
 
 from kspecpipe.errors import IdentificationError, RecipeError
 from kspecpipe.signal import BoolArray, FloatArray
 from kspecpipe.trace.layout import FibreLayout
+from kspecpipe.trace.maxima import highest_within, local_maxima
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +125,8 @@ def _find_peaks(
 ) -> FloatArray:
     """Rows of significant narrow light."""
     reach = max(0.5 * layout.local_pitch.min(), 1.0)
-    index, _ = scipy.signal.find_peaks(
-        np.append(np.insert(light, 0, -np.inf), -np.inf), distance=reach
-    )
-    index = index - 1
+    index = local_maxima(np.pad(light, 1, constant_values=-np.inf)) - 1
+    index = index[highest_within(light[index], index, reach)]
     index = index[light[index] > options.detection_sigma * noise[index]]
     inner = index[(index > 0) & (index < light.size - 1)]
     left, mid, right = light[inner - 1], light[inner], light[inner + 1]
