@@ -30,13 +30,13 @@ def factorise_band(band: FloatArray) -> FloatArray:
 
 
 def solve_band(factor: FloatArray, rhs: FloatArray) -> FloatArray:
-    """Solve the factorised systems for one right-hand side each, shape (n, m)."""
+    """Solve the factorised systems for one right-hand side each, (n, m), or several, (n, r, m)."""
     solution = rhs.copy()
     reach, size = factor.shape[0] - 1, factor.shape[1]
     for i in range(size):
         for k in range(1, min(reach, size - 1 - i) + 1):
             solution[i + k] -= factor[k, i] * solution[i]
-    solution /= factor[0]
+    solution /= factor[0].reshape(size, *(1,) * (rhs.ndim - 2), -1)
     for i in range(size - 2, -1, -1):
         for k in range(1, min(reach, size - 1 - i) + 1):
             solution[i] -= factor[k, i] * solution[i + k]

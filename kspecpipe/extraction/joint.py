@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.interpolate import BSpline
 
-from kspecpipe.extraction.slabs import Slabs
-from kspecpipe.signal import BoolArray, FloatArray
+from kspecpipe.extraction.banded import factorise_band, invert_band, solve_band
+from kspecpipe.extraction.slabs import Slabs, normal_equations
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
+
+#: What is added to every equation relative to its own size, so that it can be solved.
+_LEAST = 1e-9
 
 
 def background_basis(n_row: int, span: tuple[int, int], distance: float) -> FloatArray:
@@ -87,76 +93,129 @@ def solve_joint(
     background : ndarray, shape (ny, nb)
         The background [electron].
     """
-    n_fibre = len(slabs)
-    gram, rhs = _joint_equations(value, weight, slabs, basis)
-    known = np.diagonal(gram, axis1=1, axis2=2).T[:n_fibre] > 0
-    scale = _condition(gram, rhs, basis.shape[1], level)
-    inverse = np.linalg.inv(gram)
-    solution = (scale * np.einsum("bij,bj->bi", inverse, rhs)).T
-    power = (scale**2 * np.diagonal(inverse, axis1=1, axis2=2)).T
-    flux = np.where(known, solution[:n_fibre], 0)
-    error = np.where(known, np.sqrt(np.maximum(power[:n_fibre], 0)), np.inf)
-    return flux, error, basis @ solution[n_fibre:]
+    equations = _Equations.of(value, weight, slabs, basis)
+    flux, background, share, inverse = equations.solve(level)
+    # what the background is not known to adds to the error of what stands on it
+    power = invert_band(equations.factor)[0]
+    power += np.einsum("fsb,bst,ftb->fb", share, inverse, share, optimize=True)
+    back = np.argsort(equations.order)
+    known = equations.known
+    flux = np.where(known, flux, 0)[back]
+    error = np.where(known, np.sqrt(np.maximum(power, 0)), np.inf)[back]
+    return flux, error, basis @ background
 
 
 def solve_background(
     value: FloatArray, weight: FloatArray, slabs: Slabs, basis: FloatArray
 ) -> FloatArray:
-    """Background (ny, nb) that `solve_joint` finds if it may have any level.
+    """Background (ny, nb) that `solve_joint` finds if it may have any level."""
+    level = np.full(value.shape[1], np.inf)
+    return basis @ _Equations.of(value, weight, slabs, basis).solve(level)[1]
 
-    Without errors no matrix is inverted, which would take three times as long.
+
+@dataclass(frozen=True, eq=False)
+class _Equations:
+    """Normal equations of fibres, sorted by their rows, and splines.
+
+    Neighbouring fibres overlap, so their part is banded, and the fluxes can be eliminated from the
+    equations of the splines before anything is inverted.
+
+    Parameters
+    ----------
+    order : ndarray of int, shape (nfib,)
+        Fibres from the first row to the last; ghosts come after all fibres in the list.
+    factor : ndarray, shape (nband + 1, nfib, nb)
+        Factorised part of the fibres.
+    known : ndarray of bool, shape (nfib, nb)
+        Fluxes about which the pixels tell anything.
+    cross : ndarray, shape (nfib, nspline, nb)
+        What fibres and splines have in common.
+    free : ndarray, shape (nb, nspline, nspline)
+        Part of the splines.
+    light, floor : ndarray, shape (nfib, nb), (nspline, nb)
+        Right-hand sides.
     """
-    gram, rhs = _joint_equations(value, weight, slabs, basis)
-    scale = _condition(gram, rhs, basis.shape[1], np.full(value.shape[1], np.inf))
-    solution = (scale * np.linalg.solve(gram, rhs[..., None])[..., 0]).T
-    return basis @ solution[len(slabs) :]
+
+    order: IntArray
+    factor: FloatArray
+    known: BoolArray
+    cross: FloatArray
+    free: FloatArray
+    light: FloatArray
+    floor: FloatArray
+
+    @classmethod
+    def of(
+        cls, value: FloatArray, weight: FloatArray, slabs: Slabs, basis: FloatArray
+    ) -> _Equations:
+        """Form the equations of all blocks."""
+        order = np.argsort(slabs.first, kind="stable")
+        slabs = slabs.fibres(order)
+        # only the rows that the splines cover take part
+        weight = weight * basis.any(axis=1)[:, None]
+        weighted = weight * value
+        normal, light = normal_equations(slabs, weight, weighted)
+        known = normal[0] > 0
+        normal[0] = np.where(known, (1 + _LEAST) * normal[0], 1)
+        cross = np.empty((len(slabs), basis.shape[1], value.shape[1]))
+        for f, profile in enumerate(slabs.profile):
+            rows = slabs.rows(f)
+            cross[f] = basis[rows].T @ (profile * weight[rows])
+        free = spline_products(basis, weight)
+        return cls(order, factorise_band(normal), known, cross, free, light, basis.T @ weighted)
+
+    def solve(self, level: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Solve fluxes and splines.
+
+        Returns
+        -------
+        flux, background : ndarray, shape (nfib, nb), (nspline, nb)
+            The solution.
+        share : ndarray, shape (nfib, nspline, nb)
+            Change of the fluxes with each spline.
+        inverse : ndarray, shape (nb, nspline, nspline)
+            Covariance of the splines.
+        """
+        share = solve_band(self.factor, self.cross)
+        alone = solve_band(self.factor, self.light)
+        across = np.ascontiguousarray(self.cross.transpose(2, 1, 0))
+        left = self.free - across @ share.transpose(2, 0, 1)
+        index = np.arange(left.shape[1])
+        prior = 1 / np.maximum(level[:, None], 1e-3) ** 2
+        own = self.free[:, index, index] + prior
+        left[:, index, index] += prior + np.where(own > 0, _LEAST * own, 1)
+        scale = 1 / np.sqrt(np.where(own > 0, own, 1))
+        # unit diagonal: blocks may differ in brightness by many orders
+        inverse = np.linalg.inv(left * scale[:, :, None] * scale[:, None, :])
+        inverse *= scale[:, :, None] * scale[:, None, :]
+        target = self.floor.T - np.einsum("bsf,fb->bs", across, alone)
+        background = np.einsum("bst,bt->sb", inverse, target)
+        flux = alone - np.einsum("fsb,sb->fb", share, background)
+        return flux, background, share, inverse
 
 
-def _condition(gram: FloatArray, rhs: FloatArray, n_spline: int, level: FloatArray) -> FloatArray:
-    """Add the prior of the splines, scale the equations to a unit diagonal, both in place.
+def spline_products(basis: FloatArray, weight: FloatArray) -> FloatArray:
+    """Weighted products of splines, of which only four overlap in a row.
 
-    Returns the scale (nb, n): the solution of the scaled equations is to be multiplied by it.
+    Parameters
+    ----------
+    basis : ndarray, shape (ny, nspline)
+        The splines of `background_basis`.
+    weight : ndarray, shape (ny, nb)
+        Inverse variance of the rows of each block.
+
+    Returns
+    -------
+    ndarray, shape (nb, nspline, nspline)
+        Normal matrix of each block.
     """
-    diagonal = np.arange(gram.shape[1])
-    free = diagonal[gram.shape[1] - n_spline :]
-    gram[:, free, free] += 1 / np.maximum(level[:, None], 1e-3) ** 2
-    size = np.maximum(gram[:, diagonal, diagonal], 1e-300)
-    gram[:, diagonal, diagonal] += np.where(size > 1e-300, 1e-9 * size, 1.0)
-    scale: FloatArray = 1 / np.sqrt(size)
-    gram *= scale[:, :, None]
-    gram *= scale[:, None, :]
-    rhs *= scale
-    return scale
-
-
-def _joint_equations(
-    value: FloatArray, weight: FloatArray, slabs: Slabs, basis: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return normal matrices (nb, n, n) and right-hand sides (nb, n): fibres, then splines."""
-    n_fibre, n_block = len(slabs), value.shape[1]
-    number = n_fibre + basis.shape[1]
-    gram, rhs = np.zeros((n_block, number, number)), np.empty((n_block, number))
-    # only the rows that the splines cover take part
-    near: BoolArray = np.asarray(basis.any(axis=1))
-    splines, weight = basis[near], weight * near[:, None]
-    weighted = weight * value
-    rhs[:, n_fibre:] = (splines.T @ weighted[near]).T
-    for b in range(n_block):
-        gram[b, n_fibre:, n_fibre:] = (splines.T * weight[near, b]) @ splines
-    first = np.array(slabs.first)
-    stop = first + [len(profile) for profile in slabs.profile]
-    for f, profile in enumerate(slabs.profile):
-        rows = slabs.rows(f)
-        scaled = profile * weight[rows]
-        rhs[:, f] = np.einsum("yb,yb->b", scaled, value[rows])
-        gram[:, f, n_fibre:] = gram[:, n_fibre:, f] = scaled.T @ basis[rows]
-        # ghosts follow all fibres: neighbours on the image need not be neighbours in the list
-        for other in (f + np.flatnonzero((first[f:] < stop[f]) & (stop[f:] > first[f]))).tolist():
-            shared = slabs.overlap(f, other)
-            if shared is not None:
-                light = np.einsum("yb,yb->b", scaled[shared[0]], slabs.profile[other][shared[1]])
-                gram[:, f, other] = gram[:, other, f] = light
-    return gram, rhs
+    number = basis.shape[1]
+    products = np.zeros((weight.shape[1], number, number))
+    for step in range(min(4, number)):
+        low = np.arange(number - step)
+        shared = (basis[:, low] * basis[:, low + step]).T @ weight
+        products[:, low, low + step] = products[:, low + step, low] = shared.T
+    return products
 
 
 def local_background(value: FloatArray, weight: FloatArray, slabs: Slabs, width: int) -> FloatArray:

@@ -39,6 +39,12 @@ class Slabs:
         """Keep some columns only."""
         return Slabs(self.first, tuple(profile[:, where] for profile in self.profile), self.band)
 
+    def fibres(self, order: IntArray) -> Slabs:
+        """Take the fibres in another order."""
+        first = [self.first[f] for f in order]
+        profiles = [self.profile[f] for f in order]
+        return Slabs(tuple(first), tuple(profiles), _reach(first, profiles))
+
     def samples_at(self, row: IntArray, column: IntArray, n_x: int) -> BoolArray:
         """Find the samples (nfib, nx) with a pixel in their slab, and their neighbours."""
         found = np.zeros((len(self), n_x), dtype=bool)
@@ -89,3 +95,23 @@ def _reach(first: list[int], profiles: list[FloatArray]) -> int:
     stop = start + np.array([profile.shape[0] for profile in profiles])
     later = [int(np.sum(start[i + 1 :] < stop[i])) for i in range(start.size)]
     return max(later, default=0)
+
+
+def normal_equations(
+    slabs: Slabs, weight: FloatArray, weighted: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Band (nband + 1, nfib, nx) and right-hand side (nfib, nx) of the least-squares problem."""
+    n_fibre, n_x = len(slabs), weight.shape[1]
+    band = np.zeros((slabs.band + 1, n_fibre, n_x))
+    rhs = np.empty((n_fibre, n_x))
+    for f, profile in enumerate(slabs.profile):
+        rows = slabs.rows(f)
+        scaled = profile * weight[rows]
+        band[0, f] = np.einsum("yx,yx->x", scaled, profile)
+        rhs[f] = np.einsum("yx,yx->x", weighted[rows], profile)
+        for k in range(1, min(slabs.band, n_fibre - 1 - f) + 1):
+            shared = slabs.overlap(f, f + k)
+            if shared is not None:
+                other = slabs.profile[f + k][shared[1]]
+                band[k, f] = np.einsum("yx,yx->x", scaled[shared[0]], other)
+    return band, rhs

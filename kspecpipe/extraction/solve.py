@@ -16,7 +16,7 @@ from kspecpipe.extraction.cosmic import (
     model_error,
 )
 from kspecpipe.extraction.joint import local_background
-from kspecpipe.extraction.slabs import Slabs, lay_slabs
+from kspecpipe.extraction.slabs import Slabs, lay_slabs, normal_equations
 from kspecpipe.extraction.smooth import smooth_flux
 from kspecpipe.signal import DQ, UNUSABLE, BoolArray, DQArray, FloatArray, IntArray, Signal
 
@@ -373,26 +373,6 @@ class _Solver:
 def _columns(background: FloatArray, at: slice | IntArray) -> FloatArray:
     """Columns of a background that may still be the constant 0."""
     return background if background.shape[1] == 1 else background[:, at]
-
-
-def normal_equations(
-    slabs: Slabs, weight: FloatArray, weighted: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Band (nband + 1, nfib, nx) and right-hand side (nfib, nx) of the least-squares problem."""
-    n_fibre, n_x = len(slabs), weight.shape[1]
-    band = np.zeros((slabs.band + 1, n_fibre, n_x))
-    rhs = np.empty((n_fibre, n_x))
-    for f, profile in enumerate(slabs.profile):
-        rows = slabs.rows(f)
-        scaled = profile * weight[rows]
-        band[0, f] = np.einsum("yx,yx->x", scaled, profile)
-        rhs[f] = np.einsum("yx,yx->x", weighted[rows], profile)
-        for k in range(1, min(slabs.band, n_fibre - 1 - f) + 1):
-            shared = slabs.overlap(f, f + k)
-            if shared is not None:
-                other = slabs.profile[f + k][shared[1]]
-                band[k, f] = np.einsum("yx,yx->x", scaled[shared[0]], other)
-    return band, rhs
 
 
 def lay_model(

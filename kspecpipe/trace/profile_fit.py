@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial import legendre
-from scipy.interpolate import BSpline
 from scipy.linalg import cho_factor, cho_solve
 
 from kspecpipe.errors import RecipeError
+from kspecpipe.extraction.joint import spline_products
 from kspecpipe.signal import BoolArray, FloatArray, IntArray
 from kspecpipe.trace.clean import BlockSpectra, floor_basis, floor_level
 from kspecpipe.trace.model import Traces
@@ -17,8 +17,21 @@ from kspecpipe.trace.table import Profile, between
 
 #: Quintic: with knots one pixel apart good to 1e-4 of the peak for a FWHM of 3 pixels.
 DEGREE = 5
-_BASIS = BSpline.basis_element(np.arange(DEGREE + 2) - (DEGREE + 1) / 2, extrapolate=False)
 _MARGIN = (DEGREE + 1) // 2
+#: Polynomials of the splines that overlap between two knots: row i belongs to the i-th power.
+_POLYNOMIALS = (
+    np.array(
+        [
+            [1, 26, 66, 26, 1, 0],
+            [-5, -50, 0, 50, 5, 0],
+            [10, 20, -60, 20, 10, 0],
+            [-10, 20, 0, -20, 10, 0],
+            [5, -20, 30, -20, 5, 0],
+            [-1, 5, -10, 10, -5, 1],
+        ]
+    )
+    / 120
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +85,30 @@ class ProfileShape:
         reach = int(self.knots[-1] + _MARGIN * self.spacing)
         offset = np.arange(-reach * per_pixel, reach * per_pixel + 1) / per_pixel
         where = offset + centre[:, :, None]
-        table = np.zeros(where.shape)
-        for k, knot in enumerate(self.knots):
-            table += shape[:, :, k, None] * np.nan_to_num(_BASIS((where - knot) / self.spacing))
+        knot, value = spline_values(where / self.spacing)
+        inside = np.abs(knot) <= self.knots.size // 2
+        at = np.where(inside, knot + self.knots.size // 2, 0).reshape(*shape.shape[:2], -1)
+        share = np.take_along_axis(shape, at, axis=2).reshape(knot.shape)
+        table = np.sum(share * inside * value, axis=-1)
         table /= self.spacing * shape.sum(axis=2)[:, :, None]
         return Profile(table, fibre, x, float(offset[0]), 1 / per_pixel)
+
+
+def spline_values(unit: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Find the splines that are not 0 at places given in distances of knots, and their values.
+
+    Returns
+    -------
+    knot : ndarray of int, shape (..., 6)
+        Numbers of the splines' knots, counted from the place 0.
+    value : ndarray, shape (..., 6)
+        Their values there; they sum to 1.
+    """
+    whole = np.floor(unit)
+    powers = np.vander((unit - whole).ravel(), DEGREE + 1, increasing=True)
+    value: FloatArray = (powers @ _POLYNOMIALS).reshape(*unit.shape, DEGREE + 1)
+    first = whole.astype(int) - _MARGIN + 1
+    return first[..., None] + np.arange(DEGREE + 1), value
 
 
 def along_terms(x: FloatArray, x_range: tuple[float, float], number: int) -> FloatArray:
@@ -130,11 +162,15 @@ def fit_profile(
     gram, side = np.zeros((size, size)), np.zeros(size)
     basis = floor_basis(traces, spectra.value.shape[0])
     level, margin = floor_level(spectra, spectra.y), int(2.5 * traces.pitch)
-    for b in lit.tolist():
-        design, rows = _design(spectra, used[:, b], b, across, (spacing, number, margin))
-        part, target = _without_floor(
-            design, basis[rows], spectra.weight[rows, b], spectra.value[rows, b], float(level[b])
-        )
+    ranges = [_rows_of(spectra, used[:, b], b, margin) for b in lit.tolist()]
+    weight = np.zeros((spectra.value.shape[0], lit.size))
+    for i, rows in enumerate(ranges):
+        weight[rows, i] = spectra.weight[rows, lit[i]]
+    inner = spline_products(basis, weight)
+    for i, (b, rows) in enumerate(zip(lit.tolist(), ranges, strict=True)):
+        design = _design(spectra, used[:, b], b, across, (spacing, number, rows))
+        floor = basis[rows], inner[i], float(level[b])
+        part, target = _without_floor(design, floor, weight[rows, i], spectra.value[rows, b])
         gram += np.kron(np.outer(along[b], along[b]), part)
         side += np.kron(along[b], target)
     # change over the detector is only believed as far as the light asks for it
@@ -146,17 +182,31 @@ def fit_profile(
 
 
 def _without_floor(
-    design: FloatArray, basis: FloatArray, weight: FloatArray, value: FloatArray, level: float
+    design: FloatArray,
+    floor: tuple[FloatArray, FloatArray, float],
+    weight: FloatArray,
+    value: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Form normal matrix and right side with a smooth background eliminated."""
+    """Form normal matrix and right side with a smooth background eliminated.
+
+    ``floor`` holds its splines on these rows, their normal matrix, and the level it may have.
+    """
+    basis, inner, level = floor
     scaled = design * weight[:, None]
-    floor = basis[:, np.any(basis * weight[:, None] > 0, axis=0)]
-    cross = scaled.T @ floor
-    inner = (floor.T * weight) @ floor
-    inner[np.diag_indices(inner.shape[0])] *= 1 + 1e-9
-    inner[np.diag_indices(inner.shape[0])] += 1 / max(level, 1e-3) ** 2
-    share = np.linalg.solve(inner, np.column_stack([cross.T, floor.T @ (weight * value)]))
+    seen = np.flatnonzero(np.diagonal(inner) > 0)
+    basis, inner = basis[:, seen], inner[np.ix_(seen, seen)]
+    cross = scaled.T @ basis
+    inner[np.diag_indices(seen.size)] *= 1 + 1e-9
+    inner[np.diag_indices(seen.size)] += 1 / max(level, 1e-3) ** 2
+    share = np.linalg.solve(inner, np.column_stack([cross.T, basis.T @ (weight * value)]))
     return scaled.T @ design - cross @ share[:, :-1], scaled.T @ value - cross @ share[:, -1]
+
+
+def _rows_of(spectra: BlockSpectra, used: BoolArray, block: int, margin: int) -> slice:
+    """Rows of one block near the fibres that are used."""
+    centre = spectra.y[used, block]
+    high = min(int(centre.max()) + margin + 1, spectra.value.shape[0])
+    return slice(max(int(centre.min()) - margin, 0), high)
 
 
 def _design(
@@ -164,35 +214,26 @@ def _design(
     used: BoolArray,
     block: int,
     across: FloatArray,
-    knots: tuple[int, int, int],
-) -> tuple[FloatArray, slice]:
+    knots: tuple[int, int, slice],
+) -> FloatArray:
     """Light of each coefficient on the rows of one block (nrow, n_across * n_knot)."""
-    spacing, number, margin = knots
+    spacing, number, rows = knots
+    low, high = rows.start, rows.stop
     fibre = np.flatnonzero(used)
     centre = spectra.y[fibre, block]
     reach = spacing * (number + _MARGIN)
     row = np.ceil(centre - reach).astype(int)[:, None] + np.arange(2 * reach + 1)
-    unit = (row - centre[:, None]) / spacing
-    first = np.floor(unit).astype(int) - _MARGIN + 1
-    knot = first[:, :, None] + np.arange(DEGREE + 1)
-    value = np.nan_to_num(_BASIS(unit[:, :, None] - knot))
-    low = max(int(centre.min()) - margin, 0)
-    high = min(int(centre.max()) + margin + 1, spectra.value.shape[0])
+    knot, value = spline_values((row - centre[:, None]) / spacing)
     inside = (np.abs(knot) <= number) & ((row >= low) & (row < high))[:, :, None]
     value = np.where(inside, value, 0) * spectra.flux[fibre, block][:, None, None]
-    n_across, n_knot = across.shape[1], 2 * number + 1
-    index = np.where(inside, (row[:, :, None] - low) * n_across * n_knot + knot + number, 0)
-    design = np.stack(
-        [
-            np.bincount(
-                (index + j * n_knot * inside).ravel(),
-                (value * across[fibre, j][:, None, None]).ravel(),
-                (high - low) * n_across * n_knot,
-            )
-            for j in range(n_across)
-        ]
-    ).sum(axis=0)
-    return design.reshape(high - low, -1), slice(low, high)
+    n_knot = 2 * number + 1
+    index = np.where(inside, (row[:, :, None] - low) * n_knot + knot + number, 0).ravel()
+    size = (high - low) * n_knot
+    design = [
+        np.bincount(index, (value * share[:, None, None]).ravel(), size).reshape(-1, n_knot)
+        for share in across[fibre].T
+    ]
+    return np.hstack(design)
 
 
 def first_guess(traces: Traces, half_width: float) -> Profile:

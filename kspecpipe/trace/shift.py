@@ -9,13 +9,12 @@ from scipy import ndimage
 
 from kspecpipe.extraction.banded import factorise_band, invert_band, solve_band
 from kspecpipe.extraction.joint import local_background
-from kspecpipe.extraction.slabs import Slabs, lay_slabs
+from kspecpipe.extraction.slabs import Slabs, lay_slabs, normal_equations
 from kspecpipe.extraction.solve import (
     ExtractionOptions,
     extract_fibres,
     isolate_samples,
     lay_model,
-    normal_equations,
     usable_weight,
 )
 from kspecpipe.signal import DQ, BoolArray, FloatArray, IntArray, Signal

@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import BSpline
 
 from kspecpipe.signal import Signal
 from kspecpipe.trace.find import find_traces
 from kspecpipe.trace.profile import measure_profile, sample_profile
+from kspecpipe.trace.profile_fit import spline_values
 from kspecpipe.trace.table import Profile
 
 
@@ -92,3 +94,13 @@ def test_a_table_that_does_not_fit_is_refused():
 def test_frames_of_another_shape_are_refused(flat, measured):
     with pytest.raises(ValueError, match="differ in columns"):
         measure_profile(flat.select((slice(None), slice(0, 100))), measured[1])
+
+
+@pytest.mark.parametrize("unit", [0.0, 0.3, -1.7, 4.0])
+def test_splines_between_knots_are_those_of_scipy(unit):
+    knot, value = spline_values(np.array([unit]))
+    spline = BSpline.basis_element(np.arange(-3.0, 4.0), extrapolate=False)
+    expected = np.nan_to_num(spline(unit - np.arange(-12, 13)))
+    found = np.zeros(25)
+    found[knot[0] + 12] = value[0]
+    np.testing.assert_allclose(found, expected, atol=1e-14)
