@@ -152,7 +152,7 @@ class _Equations:
         order = np.argsort(slabs.first, kind="stable")
         slabs = slabs.fibres(order)
         # only the rows that the splines cover take part
-        weight = weight * basis.any(axis=1)[:, None]
+        weight = weight * np.asarray(basis.any(axis=1))[:, None]
         weighted = weight * value
         normal, light = normal_equations(slabs, weight, weighted)
         known = normal[0] > 0

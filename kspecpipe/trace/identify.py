@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from kspecpipe.errors import IdentificationError, RecipeError
-from kspecpipe.signal import BoolArray, FloatArray
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.trace.maxima import highest_within, local_maxima
 
@@ -125,13 +125,15 @@ def _find_peaks(
 ) -> FloatArray:
     """Rows of significant narrow light."""
     reach = max(0.5 * layout.local_pitch.min(), 1.0)
-    index = local_maxima(np.pad(light, 1, constant_values=-np.inf)) - 1
+    index: IntArray = local_maxima(np.pad(light, 1, constant_values=-np.inf)) - 1
     index = index[highest_within(light[index], index, reach)]
-    index = index[light[index] > options.detection_sigma * noise[index]]
-    inner = index[(index > 0) & (index < light.size - 1)]
+    inner: IntArray = index[(index > 0) & (index < light.size - 1)]
+    inner = inner[light[inner] > options.detection_sigma * noise[inner]]
     left, mid, right = light[inner - 1], light[inner], light[inner + 1]
     curvature = np.minimum(left - 2 * mid + right, -1e-30)
-    rows: FloatArray = inner + np.clip(0.5 * (left - right) / curvature, -0.5, 0.5)
+    rows: FloatArray = np.asarray(
+        inner + np.clip(0.5 * (left - right) / curvature, -0.5, 0.5), float
+    )
     return rows
 
 

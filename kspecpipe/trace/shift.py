@@ -75,8 +75,12 @@ class ShiftOptions:
         Largest shift [pixel]; cut to half a pitch.
     max_samples : int
         Number of samples (fibre and column) used; the brightest columns are taken.
+    coarse_samples : int
+        Number of samples that tell the shift to a pixel.
     iterations : int
-        Rounds of the fine fit.
+        Largest number of rounds of the fine fit, before cosmic rays are rejected and after.
+    settled : tuple of float
+        Steps below which no further round is needed, before and after [pixel].
     max_error : float
         Error beyond which the shift counts as unmeasurable [pixel].
     detection : float
@@ -90,8 +94,10 @@ class ShiftOptions:
     """
 
     max_shift: float = 4.0
-    max_samples: int = 60_000
-    iterations: int = 6
+    max_samples: int = 30_000
+    coarse_samples: int = 12_000
+    iterations: int = 3
+    settled: tuple[float, float] = (0.01, 0.0003)
     max_error: float = 0.1
     detection: float = 5.0
     floor: float = 0.05
@@ -137,17 +143,19 @@ def measure_shift(
     start = scene.coarse()
     if not np.isfinite(start):
         return TraceShift(np.nan, np.nan, np.nan, centre)
-    line = np.array([start, 0.0])
-    error = np.inf
-    for round_ in range(options.iterations):
-        laid = scene.lay(line)
-        if round_ == 3:  # not before the shift is nearly right: edges of lines look like rays
-            scene.reject_cosmic(laid)
-        scene.measure_background(laid)
-        step, error = scene.refine(laid, strict=round_ >= 3)
-        line = line + step
-        if not np.isfinite(line).all() or abs(line[0] - start) > 1.0:
-            return TraceShift(np.nan, np.nan, np.nan, centre)
+    line, error = np.array([start, 0.0]), np.inf
+    for strict, settled in enumerate(options.settled):
+        if strict:  # not before the shift is nearly right: edges of lines look like rays
+            scene.reject_cosmic(scene.lay(line))
+        for _ in range(options.iterations):
+            laid = scene.lay(line)
+            scene.measure_background(laid)
+            step, error = scene.refine(laid, strict=bool(strict))
+            line = line + step
+            if not np.isfinite(line).all() or abs(line[0] - start) > 1.0:
+                return TraceShift(np.nan, np.nan, np.nan, centre)
+            if np.abs(step).max() < settled:
+                break
     half = max(float(middle[-1] - middle[0]) / 2, 1.0)
     error = float(np.hypot(error, options.systematic))
     if error > options.max_error:
@@ -183,6 +191,7 @@ class _Scene:
         self.good = part.good
         self.value = np.where(self.good, part.value, 0)
         self.noise = np.where(self.good, part.variance, 1)
+        self.electrons = np.maximum(self.value, 0)
         self.fibre = live
         self.y = traces.y[np.ix_(live, self.columns)] - first
         middle = traces.y[:, traces.y.shape[1] // 2]
@@ -194,7 +203,10 @@ class _Scene:
         """Shift of a grid at which the profile explains most light; NaN if that may be chance."""
         reach = min(self.options.max_shift, 0.5 * self.pitch)
         grid = np.linspace(-reach, reach, 2 * int(np.ceil(reach / 0.5)) + 1)
-        keep = np.linspace(0, self.columns.size - 1, min(self.columns.size, 200)).astype(int)
+        number = min(
+            self.columns.size, 200, max(self.options.coarse_samples // self.fibre.size, 24)
+        )
+        keep = np.linspace(0, self.columns.size - 1, number).astype(int)
         powers = np.stack([self._power(shift, keep) for shift in grid])
         # capped: a cosmic ray must not outweigh the others
         typical = np.percentile(powers.max(axis=0), 80)
@@ -261,7 +273,7 @@ class _Scene:
 
     def measure_background(self, laid: _Laid) -> None:
         """Take a smooth background away: it must not pass for light of the fibres."""
-        _, _, _, weight = self._solve(laid.slabs)
+        weight = self.good / (self.noise + self.electrons)
         floor = local_background(self.value, weight, laid.slabs, 129)
         self.value = np.where(self.good, self.value - floor, 0)
 
@@ -274,17 +286,16 @@ class _Scene:
 
     def _solve(self, slabs: Slabs) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Fluxes, their errors, residual image and the pixels' inverse variance."""
-        electrons = np.maximum(self.value, 0)
-        for _ in range(2):
-            weight = self.good / (self.noise + electrons)
-            normal, rhs = normal_equations(slabs, weight, weight * self.value)
-            # Of a sample with wings alone nothing is known but what its neighbour leaves.
-            solved = (usable_weight(slabs, self.good) > _MIN_WEIGHT) & (normal[0] > 0)
-            isolate_samples(normal, rhs, solved)
-            factor = factorise_band(normal)
-            flux = np.where(solved, solve_band(factor, rhs), 0)
-            model = lay_model(slabs, flux, self.value.shape, self.value.dtype)
-            electrons = np.maximum(model, 0)
+        weight = self.good / (self.noise + self.electrons)
+        normal, rhs = normal_equations(slabs, weight, weight * self.value)
+        # Of a sample with wings alone nothing is known but what its neighbour leaves.
+        solved = (usable_weight(slabs, self.good) > _MIN_WEIGHT) & (normal[0] > 0)
+        isolate_samples(normal, rhs, solved)
+        factor = factorise_band(normal)
+        flux = np.where(solved, solve_band(factor, rhs), 0)
+        model = lay_model(slabs, flux, self.value.shape, self.value.dtype)
+        # weights of the next round: those from the pixels themselves make faint light too faint
+        self.electrons = np.maximum(model, 0)
         return flux, np.sqrt(invert_band(factor)[0]), self.value - model, weight
 
     def _combine(
