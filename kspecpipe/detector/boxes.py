@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.interpolate import make_interp_spline
 
 from kspecpipe.detector.planes import Planes
 from kspecpipe.detector.robust import Moments, clipped_moments
@@ -162,6 +161,23 @@ def _spline_through_means(boxes: IntArray, n: int) -> FloatArray:
     np.put_along_axis(membership, boxes, 1.0, axis=1)
     averaging = membership[:, :n] / (boxes < n).sum(axis=1, keepdims=True)
     centers = averaging @ np.arange(n)
-    through_points = make_interp_spline(centers, np.eye(number), k=min(3, number - 1))
-    points: FloatArray = through_points(np.arange(n))
-    return points @ np.linalg.inv(averaging @ points)
+    basis = _spline_basis(np.arange(n), centers)
+    return basis @ np.linalg.inv(averaging @ basis)
+
+
+def _spline_basis(x: IntArray, nodes: FloatArray) -> FloatArray:
+    """B-splines (n, n_node) of the splines that nodes determine, by the recursion of de Boor.
+
+    Cubic, of lower degree for fewer than four nodes; the outer polynomials go on beyond the nodes.
+    Written out, because `scipy.interpolate` takes longer to load than a master bias to make.
+    """
+    degree = min(3, len(nodes) - 1)
+    inner = nodes[2:-2]  # "not a knot": the outer two pieces on each side are one polynomial
+    knots = np.pad(inner, degree + 1, constant_values=(nodes[0], nodes[-1]))
+    piece = np.searchsorted(inner, x, side="right") + degree
+    basis: FloatArray = (np.arange(len(knots) - 1) == piece[:, None]).astype(float)
+    for order in range(1, degree + 1):
+        width = knots[order:] - knots[:-order]
+        rise = (x[:, None] - knots[:-order]) / np.where(width > 0, width, np.inf)
+        basis = rise[:, :-1] * basis[:, :-1] + (1 - rise[:, 1:]) * basis[:, 1:]
+    return basis

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # its `interpolate` is loaded when it is used: it takes long
 from scipy import ndimage
-from scipy.interpolate import BSpline
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
@@ -200,7 +200,8 @@ def _spline(rows: FloatArray | IntArray, n_row: int, options: BackgroundOptions)
     degree = options.bspline_deg
     inner = np.linspace(0, n_row - 1, max(int(round(1 / options.knot_distance)), 1) + 1)
     knots = np.concatenate([np.full(degree, inner[0]), inner, np.full(degree, inner[-1])])
-    matrix: FloatArray = BSpline.design_matrix(np.asarray(rows, float), knots, degree).toarray()
+    spline = scipy.interpolate.BSpline
+    matrix: FloatArray = spline.design_matrix(np.asarray(rows, float), knots, degree).toarray()
     return matrix
 
 

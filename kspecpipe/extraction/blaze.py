@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # `interpolate` and `optimize` are loaded when they are used: it takes long
 from scipy import ndimage
-from scipy.interpolate import BSpline
-from scipy.optimize import least_squares
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray
@@ -68,7 +67,7 @@ def fit_blaze_spline(
     far = np.all(np.abs(inner[:, None] - np.array(corners or [np.inf])) > 4, axis=1)
     inner = np.sort(np.append(inner[far], np.repeat(corners, degree)))
     knots = np.concatenate([np.full(degree, 0.0), inner, np.full(degree, n_x - 1.0)])
-    design = BSpline.design_matrix(np.arange(float(n_x)), knots, degree).toarray()
+    design = scipy.interpolate.BSpline.design_matrix(np.arange(float(n_x)), knots, degree).toarray()
     # fringes of some per cent must not be taken for outliers, nor bright columns decide alone
     weight = known / (error**2 + (0.03 * spectrum) ** 2 + 1e-30)
     bend = np.diff(np.eye(design.shape[1]), 2, axis=0)
@@ -167,7 +166,7 @@ def fit_blaze_sinc(
         difference: FloatArray = model - smooth[used] / level
         return difference
 
-    fit = least_squares(residual, start, loss="soft_l1", f_scale=0.03, x_scale="jac")
+    fit = scipy.optimize.least_squares(residual, start, loss="soft_l1", f_scale=0.03, x_scale="jac")
     blaze = level * _sinc_model(fit.x, x, spectrum.size)
     lit = used & (blaze > peak_cut * blaze.max())
     rms = float(np.std(smooth[lit] / blaze[lit])) if lit.any() else np.nan

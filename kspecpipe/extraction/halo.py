@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # its `optimize` is loaded when it is used: it takes long
 from scipy import sparse
 from scipy.ndimage import gaussian_filter1d
-from scipy.optimize import lsq_linear
 
 from kspecpipe.extraction.background import BackgroundOptions, fit_background
 from kspecpipe.signal import DQ, UNUSABLE, BoolArray, FloatArray, IntArray, Signal
@@ -183,7 +183,7 @@ def _robust_fit(
     weight = np.ones(target.size)
     solution = np.zeros(matrix.shape[1])
     for _ in range(8):
-        fit = lsq_linear(matrix * weight[:, None], target * weight, (lower, np.inf))
+        fit = scipy.optimize.lsq_linear(matrix * weight[:, None], target * weight, (lower, np.inf))
         solution = fit.x
         residual = target - matrix @ solution
         scatter = 1.4826 * float(np.median(np.abs(residual)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.interpolate import BSpline
+import scipy  # its `interpolate` is loaded when it is used: it takes long
 
 from kspecpipe.signal import FloatArray
 
@@ -147,7 +147,7 @@ def lsf_basis(fwhm: float) -> LsfBasis:
     full = np.concatenate([knots[0] - outside[::-1], knots, knots[-1] + outside])
     offset = np.linspace(-reach, reach, 2 * reach * _OVERSAMPLING + 1)
     # Splines that do not vanish at both ends are left out: the LSF is 0 there.
-    spline = BSpline(full, np.eye(full.size - 4)[:, 3:-3], 3)
+    spline = scipy.interpolate.BSpline(full, np.eye(full.size - 4)[:, 3:-3], 3)
     table = spline(offset).T
     slope = spline.derivative()(offset).T
     return LsfBasis(

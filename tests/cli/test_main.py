@@ -54,6 +54,16 @@ def test_help_imports_nothing_heavy_and_linear_algebra_stays_on_one_thread():
     assert "usage: kspec" in done.stdout
 
 
+def test_recipes_of_the_detector_load_nothing_that_they_never_use():
+    code = (
+        "import sys, kspecpipe.cli.recipe, kspecpipe.recipes.mbias\n"
+        "late = {'scipy.interpolate', 'scipy.optimize', 'scipy.signal', 'matplotlib'}\n"
+        "assert not late & set(sys.modules), late & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     code = "import sys, kspecpipe.cli; sys.exit(kspecpipe.cli.main(['--help']))"
     process = subprocess.Popen(

@@ -100,6 +100,31 @@ def test_each_product_is_drawn_with_axes_that_say_what_they_show(catg, fill):
     assert catg in figure.get_suptitle()
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (8, 30), (2, 4)])
+def test_the_median_of_each_column_leaves_out_what_is_missing(shape):
+    values = np.random.default_rng(3).normal(0, 1, shape).astype(np.float32)
+    np.testing.assert_allclose(plots.column_median(values), np.median(values, axis=0))
+    values[0, :3] = np.nan
+    values[:, 3] = np.nan
+    found = plots.column_median(values, empty=-7.0)
+    assert found[3] == -7.0
+    expected = np.nanmedian(np.delete(values, 3, axis=1), axis=0)
+    np.testing.assert_allclose(np.delete(found, 3), expected)
+
+
+def test_a_histogram_shows_a_single_pixel():
+    values = np.zeros((50, 50), dtype=np.float32)
+    values[:, 1] = 1.0
+    values[7, 7] = 0.5
+    figure = plots.draw(product_of("MASTER_BIAS", "noise").replace(image=Signal.of(values, 1.0)))
+    axis = figure.axes[1]
+    assert axis.get_yscale() == "log"
+    assert axis.get_ylim()[0] < 1
+    counts = axis.patches[0].get_data().values
+    assert counts.sum() == values.size
+    assert 1 in counts
+
+
 def test_every_product_has_a_picture():
     assert set(plots._PAINTERS) <= set(Product.known)
     missing = set(Product.known) - set(plots._PAINTERS)
