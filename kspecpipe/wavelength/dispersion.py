@@ -132,9 +132,11 @@ class Dispersion:
 
     def departure(self, u: FloatArray) -> FloatArray:
         """Departure (nfib, n) [pixel] from the base at places u (nfib, n)."""
-        shared = shared_columns(u, slit_place(self.nfib)[:, None]) @ self.shared
-        own: FloatArray = shared + self.jitter[:, :1] + self.jitter[:, 1:] * u
-        return own
+        terms = np.tile(self.shared[:N_DISTORTION], (self.nfib, 1))
+        terms[:, :2] += self.jitter
+        for (degree, power, _), value in zip(_SLIT, self.shared[N_DISTORTION:], strict=True):
+            terms[:, degree] += value * slit_place(self.nfib) ** power
+        return np.asarray(legendre.legval(u, terms.T[..., None], tensor=False))
 
     def wavelength(self, x: FloatArray) -> FloatArray:
         """Wavelength (nfib, n) [Angstrom] at pixels x (n,) or (nfib, n)."""

@@ -12,9 +12,7 @@ from kspecpipe.wavelength.scene import (
     Model,
     Rendering,
     Scene,
-    lost_cores,
     model_variance,
-    render,
     sample_weights,
 )
 
@@ -42,15 +40,15 @@ class Measurement:
     core: FloatArray
 
 
-def measure_groups(scene: Scene, model: Model, position: FloatArray, reach: float) -> Measurement:
+def measure_groups(scene: Scene, model: Model, drawn: Rendering, reach: float) -> Measurement:
     """Fit displacement, flux and local background of each group in each row.
 
     Parameters
     ----------
     scene, model : Scene, Model
         Data and forward model.
-    position : ndarray, shape (n_row, n_line)
-        Where the model has the lines [pixel].
+    drawn : Rendering
+        The model's lines.
     reach : float
         How far the fit goes beyond the outermost lines of a group [pixel].
 
@@ -59,27 +57,26 @@ def measure_groups(scene: Scene, model: Model, position: FloatArray, reach: floa
     Measurement
         All groups in all rows.
     """
-    drawn = render(scene, model, position)
     weight = sample_weights(scene, model, drawn)
     residual = scene.value - model.continuum - drawn.lines
-    start, length = _group_windows(model, position, reach)
+    start, length = _group_windows(model, drawn.position, reach)
     columns, index = _group_columns(model, drawn, start, length)
     on_chip = (index >= 0) & (index < scene.nx)
     at = np.clip(index, 0, scene.nx - 1)
-    rows = np.arange(len(position))[:, None, None]
+    rows = np.arange(len(start))[:, None, None]
     mask = on_chip & (np.arange(index.shape[-1]) < length[None, :, None])
     w = weight[rows, at] * mask
-    normal = np.einsum("rgkp,rgk,rgkq->rgpq", columns, w, columns, optimize=True)
-    right = np.einsum("rgkp,rgk->rgp", columns, w * residual[rows, at], optimize=True)
+    weighted = columns * w[:, :, None, :]
+    normal = weighted @ columns.swapaxes(-1, -2)
+    right = np.einsum("rgpk,rgk->rgp", weighted, residual[rows, at])
+    power = np.diagonal(normal, axis1=-2, axis2=-1).copy()
     # The flux of a group may differ by 30 % from the model's; displacement and background are free.
-    power = np.einsum("rgkp,rgk->rgp", columns**2, w)
     normal[..., 0, 0] += 1 / 0.3**2
-    normal += np.einsum("rgp,pq->rgpq", 1e-9 * power + 1e-12, np.eye(columns.shape[-1]))
+    normal += np.einsum("rgp,pq->rgpq", 1e-9 * power + 1e-12, np.eye(columns.shape[2]))
     inverse = np.linalg.inv(normal)
     solution = np.einsum("rgpq,rgq->rgp", inverse, right)
     ideal = 1 / np.maximum(model_variance(scene, model, drawn), 1e-6)
-    typical = np.median(ideal, axis=1)[:, None, None]
-    whole = np.sum(columns[..., 1] ** 2 * (ideal[rows, at] + 0 * typical) * mask, axis=-1)
+    whole = np.sum(columns[:, :, 1] ** 2 * ideal[rows, at] * mask, axis=-1)
     lost = 1 - power[..., 1] / np.maximum(whole, 1e-30)
     measured = power[..., 1] > 0
     return Measurement(
@@ -109,76 +106,77 @@ def _group_columns(
     n_row, n_group = start.shape
     size = int(length.max())
     index = start[..., None] + np.arange(size)
-    columns = np.zeros((n_row, n_group, size, 4))
+    columns = np.ones((n_row, n_group, 4, size))
     at = drawn.pixel - start[:, model.group, None]
     inside = (at >= 0) & (at < size)
     row = np.arange(n_row)[:, None, None] * n_group + model.group[None, :, None]
     flat = (row * size + at)[inside]
     total = n_row * n_group * size
     for k, part in enumerate((drawn.value, drawn.slope)):
-        columns[..., k] = np.bincount(flat, part[inside], minlength=total).reshape(
+        columns[:, :, k] = np.bincount(flat, part[inside], minlength=total).reshape(
             n_row, n_group, size
         )
-    columns[..., 2] = 1.0
-    columns[..., 3] = (np.arange(size) - (length[None, :, None] - 1) / 2) / (
-        length[None, :, None] / 2
-    )
+    columns[:, :, 3] = (2 * np.arange(size) - (length[:, None] - 1)) / length[:, None]
     return columns, index
 
 
 def update_response(
-    model: Model, position: FloatArray, measured: Measurement, half: float
-) -> Model:
+    model: Model, drawn: Rendering, measured: Measurement, half: float
+) -> tuple[Model, Rendering]:
     """Let responses follow the measured fluxes: bright groups their own, faint a parabola."""
     trusted = (measured.snr > 30) & (measured.core < 0.2) & (measured.amplitude > 0.1)
     change = np.log(np.where(trusted, measured.amplitude, 1.0))
     weight = np.where(trusted, 1 / (1e-3 + 1 / np.maximum(measured.snr, 1) ** 2), 0.0)
     count = np.maximum(np.bincount(model.group, minlength=model.n_group), 1)
-    at = np.stack([np.bincount(model.group, row, model.n_group) / count for row in position])
+    at = np.stack([np.bincount(model.group, row, model.n_group) / count for row in drawn.position])
     columns = (at[..., None] / half - 1) ** np.arange(3)
     normal = np.einsum("rgp,rg,rgq->rpq", columns, weight, columns) + np.diag([1e-3, 10.0, 100.0])
     right = np.einsum("rgp,rg,rg->rp", columns, weight, change)
     smooth = np.einsum("rgp,rp->rg", columns, np.linalg.solve(normal, right[..., None])[..., 0])
-    response = model.response * np.exp(np.where(trusted, change, smooth))[:, model.group]
-    typical = np.median(response, axis=0)
-    return replace(model, response=response / typical, intensity=model.intensity * typical)
+    change = np.exp(np.where(trusted, change, smooth))[:, model.group]
+    typical = np.median(model.response * change, axis=0)
+    changed = replace(
+        model, response=model.response * change / typical, intensity=model.intensity * typical
+    )
+    return changed, drawn.relit(change / typical, typical)
 
 
-def update_continuum(scene: Scene, model: Model, position: FloatArray, length: float) -> Model:
+def update_continuum(scene: Scene, model: Model, drawn: Rendering, length: float) -> Model:
     """Let each row's continuum follow what the lines leave over, but no structure that is short.
 
     The continuum minimises its distance from the data and its curvature; structure shorter than
     2 pi ``length`` [pixel] is not followed where there are no lines, nor longer one under lines.
     """
-    drawn = render(scene, model, position)
     weight = sample_weights(scene, model, drawn)
     # Under lines the model's errors, and the wings that it does not know, exceed the continuum.
     weight = weight / (1 + drawn.lines**2 / np.maximum(scene.variance, 1e-6))
     level = weight * (scene.value - drawn.lines)
-    continuum = [
-        _smooth_row(w, pull, _stiffness(w, length)) for w, pull in zip(weight, level, strict=True)
-    ]
-    return replace(model, continuum=np.stack(continuum))
+    return replace(model, continuum=_smooth_rows(weight, level, _stiffness(weight, length)))
 
 
-def _stiffness(weight: FloatArray, length: float) -> float:
-    """Penalty of curvature with which samples of typical weight are smoothed over ``length``."""
-    used = weight[weight > 0]
-    typical = float(np.quantile(used, 0.75)) if used.size else 1.0
-    return typical * length**4
+def _stiffness(weight: FloatArray, length: float) -> FloatArray:
+    """Penalty (n_row,) of curvature with which typical samples are smoothed over ``length``."""
+    ordered = np.sort(weight, axis=1)
+    used = np.sum(weight > 0, axis=1)
+    at = np.minimum(weight.shape[1] - 1, weight.shape[1] - used + (0.75 * used).astype(int))
+    typical = np.take_along_axis(ordered, at[:, None], axis=1)[:, 0]
+    return np.where(used > 0, typical, 1.0) * length**4
 
 
-def _smooth_row(weight: FloatArray, pull: FloatArray, stiffness: float) -> FloatArray:
-    """Whittaker-Eilers smoothing (nx,) of ``pull / weight``, in units of the typical weight."""
-    band = np.zeros((3, weight.size))
+def _smooth_rows(weight: FloatArray, pull: FloatArray, stiffness: FloatArray) -> FloatArray:
+    """Whittaker-Eilers smoothing (n_row, nx) of ``pull / weight``."""
+    size = weight.shape[1]
+    bending = np.zeros((3, size))
     for offset, coefficient in enumerate((1.0, -2.0, 1.0)):
-        for other, second in enumerate((1.0, -2.0, 1.0)):
-            if other >= offset:
-                band[2 - (other - offset), other : other + weight.size - 2] += (
-                    stiffness * coefficient * second
-                )
-    band[2] += weight + 1e-9 * stiffness
-    return np.asarray(solveh_banded(band, pull, check_finite=False))
+        for other, second in list(enumerate((1.0, -2.0, 1.0)))[offset:]:
+            bending[2 - (other - offset), other : other + size - 2] += coefficient * second
+    bending[2] += 1e-9
+    smooth = np.empty_like(pull)
+    for row, stiff in enumerate(stiffness):
+        band = stiff * bending
+        band[2] += weight[row]
+        smooth[row] = solveh_banded(band, pull[row], check_finite=False, overwrite_ab=True)
+    return smooth
 
 
 def local_residual(
@@ -197,25 +195,26 @@ def local_residual(
 
 
 def explained_scatter(
-    scene: Scene, model: Model, position: FloatArray, measured: Measurement
+    scene: Scene, model: Model, drawn: Rendering, measured: Measurement
 ) -> tuple[float, float]:
     """Reduced chi2 of the faint samples, and relative error of the model in the cores of lines."""
-    drawn = render(scene, model, position)
     residual = local_residual(scene, model, drawn, measured)
     faint = scene.good & (drawn.lines < 30 * np.sqrt(scene.variance))
     chi2 = np.nan
     if faint.any():
         chi2 = float(np.median(residual[faint] ** 2 / scene.variance[faint]) / 0.4549)
     # Only cores of whole, single lines say how well the shape is known.
-    rows = np.arange(len(position))[:, None, None]
-    core = np.abs(drawn.pixel - position[..., None]) < 0.8 * model.lsf.basis.fwhm
-    core &= ~lost_cores(scene, position, model.lsf.basis.fwhm)[..., None]
-    core &= scene.good[rows, drawn.pixel] & (drawn.value > 0.8 * drawn.lines[rows, drawn.pixel])
-    variance = scene.variance[rows, drawn.pixel]
-    core &= drawn.value > 10 * np.sqrt(variance)
+    reach = 0.8 * model.lsf.basis.fwhm
+    near = drawn.within(reach)
+    rows = np.arange(len(near.pixel))[:, None, None]
+    core = np.abs(near.pixel - near.position[..., None]) < reach
+    core &= ~near.lost[..., None]
+    core &= scene.good[rows, near.pixel] & (near.value > 0.8 * near.lines[rows, near.pixel])
+    variance = scene.variance[rows, near.pixel]
+    core &= near.value > 10 * np.sqrt(variance)
     if core.sum() < 30:
         return chi2, 0.02
-    error = (residual[rows, drawn.pixel] / np.maximum(drawn.value, 1e-9))[core]
-    noise = (variance / np.maximum(drawn.value, 1e-9) ** 2)[core]
+    error = (residual[rows, near.pixel] / np.maximum(near.value, 1e-9))[core]
+    noise = (variance / np.maximum(near.value, 1e-9) ** 2)[core]
     spread = np.median(error**2 / noise) / 0.4549 - 1
     return chi2, float(np.sqrt(np.clip(spread * np.median(noise), 1e-6, 0.0025)))

@@ -12,8 +12,8 @@ from kspecpipe.wavelength.groups import measure_groups, update_continuum, update
 from kspecpipe.wavelength.linelist import LineList
 from kspecpipe.wavelength.lsf import Lsf, gaussian_lsf, lsf_basis
 from kspecpipe.wavelength.peaks import subtract_continuum
-from kspecpipe.wavelength.scene import Model, Scene, blend_groups
-from kspecpipe.wavelength.shape import Freedom, fit_shared
+from kspecpipe.wavelength.scene import Model, Scene, blend_groups, render
+from kspecpipe.wavelength.shape import fit_shared, strengths_only
 
 
 @dataclass(frozen=True)
@@ -210,12 +210,12 @@ def _measure(
     scene: Scene, model: Model, position: FloatArray
 ) -> tuple[Model, dict[str, FloatArray]]:
     """Strength of the lines, then displacement of each blend in each fibre."""
-    count = model.intensity.size
-    free = Freedom(np.zeros(count), np.full(count, 1e9), False, 0.0, 0.5, np.arange(count))
-    model, *_ = fit_shared(scene, model, position, free)
-    measured = measure_groups(scene, model, position, 1.6 * model.lsf.basis.fwhm)
-    model = update_response(model, position, measured, (scene.nx - 1) / 2)
-    model = update_continuum(scene, model, position, 4.0 * model.lsf.basis.fwhm)
+    free = strengths_only(model.intensity.size)
+    model, *_ = fit_shared(scene, model, render(scene, model, position), free)
+    drawn = render(scene, model, position)
+    measured = measure_groups(scene, model, drawn, 1.6 * model.lsf.basis.fwhm)
+    model, drawn = update_response(model, drawn, measured, (scene.nx - 1) / 2)
+    model = update_continuum(scene, model, drawn, 4.0 * model.lsf.basis.fwhm)
     good = np.isfinite(measured.variance) & (measured.snr > 1) & (np.abs(measured.offset) < 3)
     weight = np.where(good, 1 / np.where(good, measured.variance, 1.0), 0.0)
     return model, {"offset": measured.offset, "weight": weight, "snr": measured.snr}

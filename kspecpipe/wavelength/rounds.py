@@ -28,13 +28,14 @@ from kspecpipe.wavelength.groups import (
 )
 from kspecpipe.wavelength.scene import (
     Model,
+    Rendering,
     Scene,
     blend_groups,
     lost_samples,
     render,
     sample_weights,
 )
-from kspecpipe.wavelength.shape import Freedom, fit_shared
+from kspecpipe.wavelength.shape import Freedom, fit_shared, strengths_only
 
 #: Common error that is expected of the groups in each round [pixel]; the last is a floor.
 _SCHEDULE = (0.5, 0.5, 0.15, 0.05, 0.02, 0.01, 0.005, 0.005)
@@ -130,6 +131,14 @@ class RoundOptions:
     min_snr: float = 8.0
 
 
+def first_strengths(scene: Scene, state: Progress) -> Progress:
+    """Fit the strengths of the lines and the continuum, all else as it is."""
+    position = state.row_positions(scene, state.parts.wavelength)
+    free = strengths_only(state.parts.wavelength.size)
+    fitted, *_ = fit_shared(scene, state.model, render(scene, state.model, position), free)
+    return replace(state, model=fitted)
+
+
 def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     """One round: lines' shape and strength, positions, dispersion.
 
@@ -154,11 +163,12 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     model = replace(state.model, group=group)
     freedom = _freedom(state, model, quiet, position.mean(axis=0), options)
     model, moved, correlated = _fit_shape(scene, model, position, freedom, options)
-    measured = measure_groups(scene, model, position, 1.6 * options.fwhm)
-    coherent = _coherent_residual(scene, model, position, measured)
-    chi2, floor = explained_scatter(scene, model, position, measured)
-    model = update_response(model, position, measured, state.dispersion.half)
-    model = update_continuum(scene, model, position, 2.0 * options.fwhm)
+    drawn = render(scene, model, position)
+    measured = measure_groups(scene, model, drawn, 1.6 * options.fwhm)
+    coherent = _coherent_residual(scene, model, drawn, measured)
+    chi2, floor = explained_scatter(scene, model, drawn, measured)
+    model, drawn = update_response(model, drawn, measured, state.dispersion.half)
+    model = update_continuum(scene, model, drawn, 2.0 * options.fwhm)
     model = replace(model, floor=floor if options.number > 1 else 0.02)
     correlated = np.nan_to_num(correlated)
     error = (
@@ -347,15 +357,14 @@ def _fit_shape(
     scene: Scene, model: Model, position: FloatArray, freedom: Freedom, options: RoundOptions
 ) -> tuple[Model, FloatArray, FloatArray]:
     """Fit what rows share on some of them; return moves of unknown lines and common errors."""
-    chosen = np.arange(len(position))
-    if chosen.size > options.rows:
-        chosen = np.unique(np.linspace(0, chosen.size - 1, options.rows).astype(int))
-    part = scene.rows(chosen)
-    local = replace(model, response=model.response[chosen], continuum=model.continuum[chosen])
-    fitted, moved, covariance = fit_shared(part, local, position[chosen], freedom)
+    chosen = some_rows(scene, options.rows)
+    part, local, position = scene.rows(chosen), model.rows(chosen), position[chosen]
+    drawn = render(part, local, position)
+    fitted, moved, covariance = fit_shared(part, local, drawn, freedom)
     if options.number < 3:
-        fitted, moved, covariance = fit_shared(part, fitted, position[chosen], freedom)
-    photon = measure_groups(part, local, position[chosen], 1.6 * options.fwhm).variance
+        again = render(part, fitted, position)
+        fitted, moved, covariance = fit_shared(part, fitted, again, freedom)
+    photon = measure_groups(part, local, drawn, 1.6 * options.fwhm).variance
     own = 1 / np.maximum(np.sum(1 / photon, axis=0), 1e-12)
     fitted = replace(fitted, response=model.response, continuum=model.continuum)
     value, vector = np.linalg.eigh(covariance[: own.size, : own.size] - np.diag(own))
@@ -363,17 +372,25 @@ def _fit_shape(
     return fitted, moved[own.size :], common
 
 
+def some_rows(scene: Scene, count: int) -> IntArray:
+    """Choose at most ``count`` rows, spread over the slit and the exposures."""
+    rows = len(scene.value)
+    if rows <= count:
+        return np.arange(rows)
+    return np.unique(np.linspace(0, rows - 1, count).astype(int))
+
+
 def _coherent_residual(
-    scene: Scene, model: Model, position: FloatArray, measured: Measurement
+    scene: Scene, model: Model, drawn: Rendering, measured: Measurement
 ) -> FloatArray:
     """Displacement (n_group,) that what the model misses in all rows alike may cause [pixel]."""
-    drawn = render(scene, model, position)
     weight = sample_weights(scene, model, drawn)
     residual = local_residual(scene, model, drawn, measured)
     fwhm = model.lsf.basis.fwhm
+    drawn = drawn.within(1.2 * fwhm)
     at = drawn.pixel
     rows = np.arange(len(at))[:, None, None]
-    window = np.abs(at - position[..., None]) < 1.2 * fwhm
+    window = np.abs(at - drawn.position[..., None]) < 1.2 * fwhm
     w = weight[rows, at] * window
     missed = np.sum(w * drawn.unit * residual[rows, at], axis=0)
     power = np.sum(w * drawn.unit**2, axis=0)

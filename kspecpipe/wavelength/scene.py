@@ -6,7 +6,7 @@ share, `groups` what each row has of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,6 +88,10 @@ class Model:
     continuum: FloatArray
     floor: float
 
+    def rows(self, index: IntArray) -> Model:
+        """Return the model of some of the rows."""
+        return replace(self, response=self.response[index], continuum=self.continuum[index])
+
     @property
     def n_group(self) -> int:
         """Number of blends."""
@@ -100,6 +104,10 @@ class Rendering:
 
     Parameters
     ----------
+    position : ndarray, shape (n_row, n_line)
+        Where the lines are [pixel].
+    lost : ndarray of bool, shape (n_row, n_line)
+        Lines that have lost their cores: their strength is a guess.
     pixel : ndarray of int, shape (n_row, n_line, n_window)
         Pixels under each line, clipped to the chip.
     value, slope : ndarray, same shape
@@ -109,15 +117,44 @@ class Rendering:
     lines : ndarray, shape (n_row, nx)
         Sum of all lines.
     blunt : ndarray, shape (n_row, nx)
-        Sum of those that have lost their cores: their strength is a guess.
+        Sum of those that have lost their cores.
     """
 
+    position: FloatArray
+    lost: BoolArray
     pixel: IntArray
     value: FloatArray
     slope: FloatArray
     unit: FloatArray
     lines: FloatArray
     blunt: FloatArray
+
+    def within(self, reach: float) -> Rendering:
+        """Windows cut to the pixels nearer than ``reach`` [pixel], and half a pixel more."""
+        middle, kept = self.pixel.shape[-1] // 2, int(reach + 0.5)
+        if kept >= middle:
+            return self
+        near = slice(middle - kept, middle + kept + 1)
+        return replace(
+            self,
+            pixel=self.pixel[..., near],
+            value=self.value[..., near],
+            slope=self.slope[..., near],
+            unit=self.unit[..., near],
+        )
+
+    def relit(self, response: FloatArray, intensity: FloatArray) -> Rendering:
+        """Lines with other fluxes at the same places: both factors of shape (n_row, n_line)."""
+        value = self.value * (response * intensity)[..., None]
+        lines, blunt = _sums(self.pixel, value, self.lost, self.lines.shape)
+        return replace(
+            self,
+            value=value,
+            slope=self.slope * (response * intensity)[..., None],
+            unit=self.unit * response[..., None],
+            lines=lines,
+            blunt=blunt,
+        )
 
 
 def blend_groups(position: FloatArray, active: BoolArray, distance: float) -> IntArray:
@@ -145,13 +182,20 @@ def render(scene: Scene, model: Model, position: FloatArray) -> Rendering:
     value = unit * model.intensity[:, None]
     gradient = -scale[..., None] * model.intensity[:, None] * slope * inside
     pixel = np.clip(pixel, 0, scene.nx - 1)
-    row = np.arange(len(position))[:, None, None] * scene.nx
-    flat = (row + pixel).ravel()
-    lost = lost_cores(scene, position, model.lsf.basis.fwhm)[..., None]
-    size, shape_2d = scene.value.size, scene.value.shape
-    lines = np.asarray(np.bincount(flat, value.ravel(), size), float).reshape(shape_2d)
-    blunt = np.asarray(np.bincount(flat, (value * lost).ravel(), size), float).reshape(shape_2d)
-    return Rendering(pixel, value, gradient, unit, lines, blunt)
+    lost = lost_cores(scene, position, model.lsf.basis.fwhm)
+    sums = _sums(pixel, value, lost, scene.value.shape)
+    return Rendering(position, lost, pixel, value, gradient, unit, *sums)
+
+
+def _sums(
+    pixel: IntArray, value: FloatArray, lost: BoolArray, shape: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """Sum (n_row, nx) of all lines, and of those without their cores."""
+    flat = pixel + (np.arange(shape[0]) * shape[1])[:, None, None]
+    size = shape[0] * shape[1]
+    lines = np.bincount(flat.ravel(), value.ravel(), size)
+    blunt = np.bincount(flat[lost].ravel(), value[lost].ravel(), size)
+    return np.asarray(lines, float).reshape(shape), np.asarray(blunt, float).reshape(shape)
 
 
 def lost_samples(scene: Scene, position: FloatArray, reach: float) -> IntArray:

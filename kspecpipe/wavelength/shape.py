@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.interpolate import BSpline
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array, hstack
 
 from kspecpipe.signal import FloatArray, IntArray
+from kspecpipe.wavelength.design import Design
 from kspecpipe.wavelength.lsf import (
     N_TERM,
     first_shape,
@@ -23,7 +23,6 @@ from kspecpipe.wavelength.scene import (
     Rendering,
     Scene,
     lost_samples,
-    render,
     sample_weights,
 )
 
@@ -59,8 +58,13 @@ class Freedom:
         return 0 if not self.shape else N_TERM if self.variation > 0 else 1
 
 
+def strengths_only(count: int) -> Freedom:
+    """Free the strengths of ``count`` lines and nothing else."""
+    return Freedom(np.zeros(count), np.full(count, 1e9), False, 0.0, 0.5, np.arange(count))
+
+
 def fit_shared(
-    scene: Scene, model: Model, position: FloatArray, freedom: Freedom
+    scene: Scene, model: Model, drawn: Rendering, freedom: Freedom
 ) -> tuple[Model, FloatArray, FloatArray]:
     """One Gauss-Newton step of what all rows share.
 
@@ -71,8 +75,8 @@ def fit_shared(
     ----------
     scene, model : Scene, Model
         Data and start.
-    position : ndarray, shape (n_row, n_line)
-        Where the lines are [pixel].
+    drawn : Rendering
+        The lines of the start.
     freedom : Freedom
         What is free.
 
@@ -85,34 +89,33 @@ def fit_shared(
     covariance : ndarray, shape (n_mover, n_mover)
         Their covariance [pixel^2], which includes that of blends and LSF.
     """
-    drawn = render(scene, model, position)
-    weight = sample_weights(scene, model, drawn).ravel()
-    residual = (scene.value - model.continuum - drawn.lines).ravel()
-    n_line, n_mover = model.intensity.size, _count(freedom)
-    level = np.median(model.response, axis=1)
-    smooth = _continuum_columns(scene, level, model.lsf.basis.reach)
-    sparse = [_scatter(drawn.pixel, drawn.unit, np.arange(n_line), n_line, scene.nx), smooth]
-    if freedom.shape:
-        sparse.append(_scatter(drawn.pixel, drawn.slope, freedom.mover, n_mover, scene.nx))
-    left = hstack(sparse, format="csr")
-    right = _shape_columns(scene, model, drawn, position, freedom)
-    prior = _prior(model, freedom, smooth.shape[1])
-    solution, covariance = _solve(left, right, weight, residual, prior, model.intensity)
-    intensity = np.maximum(model.intensity + solution[:n_line], 0.0)
-    correction = smooth @ solution[n_line : n_line + smooth.shape[1]]
-    moved = slice(n_line + smooth.shape[1], left.shape[1])
-    change = solution[left.shape[1] :].reshape(-1, model.lsf.coefficients.shape[1])
+    weight = sample_weights(scene, model, drawn)
+    residual = scene.value - model.continuum - drawn.lines
+    design = Design(
+        drawn,
+        _continuum_splines(scene.nx, model.lsf.basis.reach),
+        np.median(model.response, axis=1),
+        freedom.mover,
+        _count(freedom) if freedom.shape else 0,
+        _shape_columns(scene, model, drawn, freedom),
+    )
+    strengths, continuum, moves, lsf = design.parts
+    prior = _prior(model, freedom, design.smooth.shape[1])
+    normal, pull = design.normal_equations(weight, residual)
+    solution, covariance = _solve(normal + prior.precision, pull + prior.pull, model.intensity)
+    correction = np.outer(design.level, design.smooth @ solution[continuum])
+    change = solution[lsf].reshape(-1, model.lsf.coefficients.shape[1])
     coefficients = model.lsf.coefficients.copy()
     coefficients[: len(change)] += change
     if len(change):
         coefficients[0] = without_negative_wings(model.lsf.basis, coefficients[0])
     fitted = replace(
         model,
-        intensity=intensity,
+        intensity=np.maximum(model.intensity + solution[strengths], 0.0),
         lsf=replace(model.lsf, coefficients=coefficients),
-        continuum=model.continuum + correction.reshape(model.continuum.shape),
+        continuum=model.continuum + correction,
     )
-    return fitted, solution[moved], covariance[moved, moved]
+    return fitted, solution[moves], covariance[moves, moves]
 
 
 def _count(freedom: Freedom) -> int:
@@ -120,50 +123,41 @@ def _count(freedom: Freedom) -> int:
     return int(np.max(freedom.mover, initial=-1)) + 1
 
 
-def _scatter(
-    pixel: IntArray, value: FloatArray, column: IntArray, n_column: int, nx: int
-) -> csr_array:
-    """Sparse matrix (n_row * nx, n_column) of windows; windows of one column add."""
-    row = np.arange(len(pixel))[:, None, None] * nx + pixel
-    columns = np.broadcast_to(column[None, :, None], pixel.shape)
-    shape = (len(pixel) * nx, n_column)
-    return csr_array((value.ravel(), (row.ravel(), columns.ravel())), shape=shape)
-
-
-def _continuum_columns(scene: Scene, level: FloatArray, reach: int) -> csr_array:
-    """Cubic splines along x, in every row as bright as its fibre."""
-    count = max(2, round(scene.nx / (5.0 * reach)))
-    inner = np.linspace(0, scene.nx - 1, count + 1)
+def _continuum_splines(nx: int, reach: int) -> FloatArray:
+    """Cubic splines (nx, n_spline) along x, longer than lines are."""
+    count = max(2, round(nx / (5.0 * reach)))
+    inner = np.linspace(0, nx - 1, count + 1)
     knots = np.concatenate([np.repeat(inner[0], 3), inner, np.repeat(inner[-1], 3)])
-    block = BSpline.design_matrix(np.arange(float(scene.nx)), knots, 3)
-    return csr_array(np.kron(level[:, None], block.toarray()))
+    return np.asarray(BSpline.design_matrix(np.arange(float(nx)), knots, 3).toarray())
 
 
-def _shape_columns(
-    scene: Scene, model: Model, drawn: Rendering, position: FloatArray, freedom: Freedom
-) -> FloatArray:
-    """Dense columns (n_row * nx, n_term * n_spline): the LSF's splines in every sample."""
-    basis = model.lsf.basis
-    n_term = freedom.terms
-    n_spline = len(basis.table)
-    columns = np.zeros((*scene.value.shape, n_term, n_spline))
+def _shape_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedom) -> FloatArray:
+    """Return the derivatives (n_row, nx, n_term * n_spline) of all samples by the LSF."""
+    basis, position, n_term = model.lsf.basis, drawn.position, freedom.terms
+    n_row, n_spline = len(position), len(basis.table)
     if n_term == 0:
-        return columns.reshape(scene.value.size, 0)
+        return np.zeros((*scene.value.shape, 0))
     terms = place_terms(position / ((scene.nx - 1) / 2) - 1, scene.place[:, None])[..., :n_term]
-    scale = model.response * scene.seen[scene.exposure] * model.intensity
-    rows = np.arange(len(position))[:, None]
-    table = np.ascontiguousarray(basis.table.T)
     # A line without its core has a width as uncertain as its strength: it says nothing of changes.
     whole = lost_samples(scene, position, 0.6 * basis.fwhm) < 1.2 * basis.fwhm
     terms = np.where(whole[..., None] | (np.arange(n_term) == 0), terms, 0.0)
-    bright = np.flatnonzero(model.intensity > 0.003 * np.max(model.intensity))
-    for line in bright:
-        pixel = drawn.pixel[:, line]
-        index, fraction, inside = table_index(basis, pixel - position[:, line, None])
+    scale = model.response * scene.seen[scene.exposure] * model.intensity
+    table = np.ascontiguousarray(basis.table.T)
+    window = np.arange(-basis.reach, basis.reach + 1)
+    nearest = np.clip(np.rint(position).astype(int), -window.size, scene.nx + window.size)
+    # Room beside the chip for the windows of the lines at its edges.
+    pad = 2 * window.size
+    columns = np.zeros((n_row, scene.nx + 2 * pad, n_term, n_spline))
+    for line in np.flatnonzero(model.intensity > 0.003 * np.max(model.intensity)):
+        distance = nearest[:, line, None] + window - position[:, line, None]
+        index, fraction, inside = table_index(basis, distance)
         shape = table[index] + fraction[..., None] * (table[index + 1] - table[index])
-        amplitude = (scale[:, line, None] * inside)[..., None, None]
-        columns[rows, pixel] += amplitude * terms[:, line, None, :, None] * shape[:, :, None, :]
-    return columns.reshape(scene.value.size, n_term * n_spline)
+        shape *= (scale[:, line, None] * inside)[..., None]
+        start = nearest[:, line] + window[0] + pad
+        for row in range(n_row):
+            place = columns[row, start[row] : start[row] + window.size]
+            place += terms[row, line, :, None] * shape[row, :, None, :]
+    return columns[:, pad:-pad].reshape(*scene.value.shape, n_term * n_spline)
 
 
 @dataclass(frozen=True)
@@ -222,20 +216,9 @@ def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray,
 
 
 def _solve(
-    left: csr_array,
-    right: FloatArray,
-    weight: FloatArray,
-    residual: FloatArray,
-    prior: _Prior,
-    intensity: FloatArray,
+    normal: FloatArray, pull: FloatArray, intensity: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Solve the weighted normal equations with a prior; intensities stay positive."""
-    weighted = right * weight[:, None]
-    scaled = csr_array(left.multiply(weight[:, None]))
-    cross = left.T @ weighted
-    normal = np.block([[(left.T @ scaled).toarray(), cross], [cross.T, right.T @ weighted]])
-    normal += prior.precision
-    pull = np.concatenate([scaled.T @ residual, weighted.T @ residual]) + prior.pull
+    """Solve normal equations of which the first are intensities; those stay positive."""
     scale = 1 / np.sqrt(np.diag(normal))
     normal = normal * np.outer(scale, scale)
     pull = pull * scale

@@ -33,9 +33,9 @@ from kspecpipe.wavelength.rounds import (
     RoundOptions,
     add_unknown,
     advance,
+    first_strengths,
 )
 from kspecpipe.wavelength.scene import Model, Scene
-from kspecpipe.wavelength.shape import Freedom, fit_shared
 from kspecpipe.wavelength.trust import (
     TrustLimits,
     WavelengthError,
@@ -190,6 +190,7 @@ def solve_arcs(
     found = check_identification(found, peaks, spectrum, lit, prediction, chosen.limits)
     sharpest = max(stacks, key=lambda stack: float(np.nansum(stack.quality)))
     scene, state, fwhm = _start(arcs, sharpest, peaks, lit, (prediction, found), live)
+    state = first_strengths(scene, state)
     for number in range(chosen.rounds):
         step = RoundOptions(fwhm, number, number >= chosen.rounds - 2, chosen.shape_rows)
         if number in _UNKNOWN_ROUNDS:
@@ -282,10 +283,6 @@ def _start(
     parts = components(lines, dispersion)
     scene = _scene(arcs, lit, parts)
     model, fwhm = _first_model(scene, arcs, parts, peaks)
-    position = dispersion.position(parts.wavelength)[scene.fibre]
-    count = parts.wavelength.size
-    free = Freedom(np.zeros(count), np.full(count, 1e9), False, 0.0, 0.5, np.arange(count))
-    model, *_ = fit_shared(scene, model, position, free)
     drift = np.zeros(len(arcs))
     prior = default_prior(prediction)
     state = Progress(model, dispersion, prior, parts, None, None, 0.5, 1.0, drift)
@@ -375,10 +372,7 @@ def _assemble(
     wavelength = dispersion.wavelength(x)
     step = np.gradient(wavelength, axis=1)
     half = dispersion.half
-    place = slit_place(dispersion.nfib)
-    coarse = np.linspace(-1, 1, 33)
-    width = measure_fwhm(state.model.lsf, place_terms(coarse[None, :], place[:, None]))
-    fwhm = np.stack([np.interp(x / half - 1, coarse, row) for row in width])
+    fwhm = _fwhm_map(state.model.lsf, dispersion.nfib, x / half - 1)
     middle = dispersion.base.wavelength(np.zeros(1))
     position = dispersion.position(middle)[:, 0]
     return WaveSolution(
@@ -387,12 +381,20 @@ def _assemble(
         fwhm * step,
         state.model.lsf,
         _line_table(scene, state, step),
-        position - np.interp(0.0, place, position),
+        position - np.interp(0.0, slit_place(dispersion.nfib), position),
         state.drift,
         found.margin,
         dispersion,
         diagnostics,
     )
+
+
+def _fwhm_map(lsf: Lsf, nfib: int, u: FloatArray) -> FloatArray:
+    """FWHM (nfib, nx) [pixel] at places u (nx,), between the points of a coarse grid."""
+    along, across = np.linspace(-1, 1, 33), np.linspace(-1, 1, min(nfib, 17))
+    width = measure_fwhm(lsf, place_terms(along[None, :], across[:, None]))
+    rows = np.stack([np.interp(slit_place(nfib), across, column) for column in width.T], axis=1)
+    return np.stack([np.interp(u, along, row) for row in rows])
 
 
 def _line_table(scene: Scene, state: Progress, step: FloatArray) -> dict[str, np.ndarray]:

@@ -1,0 +1,102 @@
+"""Lines on pixels, and the normal equations of what all rows share."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kspecpipe.wavelength.design import Design
+from kspecpipe.wavelength.lsf import gaussian_lsf, lsf_basis
+from kspecpipe.wavelength.scene import Model, Scene, render
+
+NX, ROWS = 200, 3
+#: A blend, a line over the edge of a block of pixels, and one over the edge of the chip.
+PLACES = np.array([60.3, 63.1, 128.2, 196.4])
+GROUPS = np.array([0, 0, 1, 2])
+
+
+@pytest.fixture
+def scene():
+    good = np.ones((ROWS, NX), bool)
+    good[1, 126:131] = False
+    return Scene(
+        np.zeros((ROWS, NX)), np.full((ROWS, NX), 25.0), good,
+        np.arange(ROWS), np.zeros(ROWS, int), np.linspace(-1, 1, ROWS), np.ones((1, 4), bool),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def model():
+    response = np.array([[1.0], [0.7], [1.4]]) * np.ones(4)
+    intensity = np.array([9e3, 4e3, 2e4, 7e3])
+    lsf = gaussian_lsf(lsf_basis(4.0), 4.0)
+    return Model(lsf, intensity, GROUPS, response, np.zeros((ROWS, NX)), 0.01)
+
+
+def positions(moved=(0.0, 0.0, 0.0)):
+    return PLACES + np.asarray(moved)[GROUPS] + np.array([[-0.4], [0.0], [0.3]])
+
+
+def test_normal_equations_are_those_of_numerical_derivatives(scene, model):
+    rng = np.random.default_rng(3)
+    smooth = np.vander(np.linspace(-1, 1, NX), 2)
+    shape = rng.normal(size=(ROWS, NX, 2))
+    level = np.array([1.0, 2.0, 3.0])
+    drawn = render(scene, model, positions())
+    weight, residual = rng.uniform(0, 1, (2, ROWS, NX))
+
+    def lines(intensity, moved=(0, 0, 0)):
+        return render(scene, replace(model, intensity=intensity), positions(moved)).lines
+
+    strengths = [lines(row) for row in np.eye(4)]
+    moves = [
+        (lines(model.intensity, move) - lines(model.intensity, -move)) / 2e-4
+        for move in 1e-4 * np.eye(3)
+    ]
+    columns = [
+        *strengths,
+        *(level[:, None] * s for s in smooth.T),
+        *moves,
+        *np.moveaxis(shape, 2, 0),
+    ]
+    matrix = np.stack([column.ravel() for column in columns], axis=1)
+
+    found = Design(drawn, smooth, level, GROUPS, 3, shape).normal_equations(weight, residual)
+    normal = matrix.T @ (weight.ravel()[:, None] * matrix)
+    size = np.sqrt(np.diag(normal))
+    assert (
+        np.max(np.abs(found[0] - normal) / np.outer(size, size)) < 2e-4
+    )  # slopes are those of a table
+    pull = matrix.T @ (weight * residual).ravel()
+    assert np.max(np.abs(found[1] - pull) / size) < 2e-4 * np.linalg.norm(residual)
+
+
+def test_without_movers_strengths_continuum_and_shape_follow_each_other(scene, model):
+    drawn = render(scene, model, positions())
+    design = Design(drawn, np.ones((NX, 5)), np.ones(ROWS), GROUPS, 0, np.zeros((ROWS, NX, 2)))
+    assert [(p.start, p.stop) for p in design.parts] == [(0, 4), (4, 9), (9, 9), (9, 11)]
+
+
+def test_lines_with_other_fluxes_need_not_be_drawn_again(scene, model):
+    drawn = render(scene, model, positions())
+    response, intensity = np.full((ROWS, 4), 1.3), np.array([0.5, 2.0, 1.0, 3.0])
+    changed = replace(
+        model, response=model.response * response, intensity=model.intensity * intensity
+    )
+    expected = render(scene, changed, positions())
+    found = drawn.relit(response, intensity)
+    for name in ("value", "slope", "unit", "lines", "blunt"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-9), name
+    # The line that has lost its core in one row is a guess there.
+    assert found.blunt[1].max() > 0 == found.blunt[0, :150].max()
+    assert found.lost[1, 2]
+    assert not found.lost[0, 2]
+
+
+def test_cut_windows_hold_the_pixels_within_reach(scene, model):
+    drawn = render(scene, model, positions())
+    cut = drawn.within(3.0)
+    near = np.abs(drawn.pixel - drawn.position[..., None])[:, :3] < 3.0
+    assert cut.pixel.shape[-1] == 7
+    assert np.sum(near) == np.sum(near[..., near.shape[-1] // 2 - 3 : near.shape[-1] // 2 + 4])
+    assert drawn.within(1e3) is drawn
