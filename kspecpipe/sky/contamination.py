@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from kspecpipe.signal import BoolArray, FloatArray, IntArray
-from kspecpipe.sky.lines import LINE_TOLERANCE, FittedScale, fit_line_scale, lines_only
+from kspecpipe.sky.lines import (
+    LINE_TOLERANCE,
+    FittedScale,
+    block_edges,
+    fit_line_scale,
+    lines_only,
+)
 
 _BINS = 12
 #: Significance [sigma] at which a continuum excess counts, and at which samples stand out.
@@ -140,9 +147,12 @@ def _excess(density: SkyDensity, fibre: int, others: IntArray) -> tuple[float, f
         known, density.value[fibre] - _compare_lines(density, fibre, sky).reshape(sky), np.nan
     )
     floor = _FAINT * float(np.median(sky))
+    variance = density.variance[fibre] * (1 + 1 / len(others))
+    use = np.isfinite(rest) & np.isfinite(variance)
+    span = maximum_filter1d(sky, 5) - minimum_filter1d(sky, 5)
     bins = [
-        _bin(rest[part], density.variance[fibre, part] * (1 + 1 / len(others)), sky[part], floor)
-        for part in np.array_split(np.arange(len(sky)), _BINS)
+        _bin(rest[part], variance[part], sky[part], use[part] & _calm(span[part]), floor)
+        for part in (slice(*pair) for pair in pairwise(block_edges(len(sky), _BINS).tolist()))
     ]
     relative, noise = np.array([one for one in bins if one is not None]).reshape(-1, 2).T
     if len(relative) == 0:
@@ -157,12 +167,15 @@ def _excess(density: SkyDensity, fibre: int, others: IntArray) -> tuple[float, f
     return float(np.copysign(size, extreme)), float(np.median(noise)) / np.sqrt(third)
 
 
+def _calm(span: FloatArray) -> BoolArray:
+    """Find the half of some samples about which the sky changes least."""
+    return np.asarray(span <= np.median(span))
+
+
 def _bin(
-    rest: FloatArray, variance: FloatArray, sky: FloatArray, floor: float
+    rest: FloatArray, variance: FloatArray, sky: FloatArray, good: BoolArray, floor: float
 ) -> tuple[float, float] | None:
     """Median excess off the lines in units of the sky (of floor or noise if larger), its error."""
-    span = maximum_filter1d(sky, 5) - minimum_filter1d(sky, 5)
-    good = np.isfinite(rest) & np.isfinite(variance) & (span <= np.median(span))
     if good.sum() < 5:
         return None
     noise = float(np.sqrt(np.median(variance[good])))

@@ -11,7 +11,7 @@ from kspecpipe.signal import BoolArray, FloatArray
 from kspecpipe.sky.contamination import SkyDensity, find_contaminated, find_outliers, robust_sky
 from kspecpipe.sky.matching import Matching
 from kspecpipe.sky.sampling import LineComparison, Sampling, SkySpline, rows_through_lsf
-from kspecpipe.sky.spline import NormalEquations, SplineSpace, amplitude_of, solve, stack
+from kspecpipe.sky.spline import NormalEquations, Rows, SplineSpace, amplitude_of, solve, stack
 
 #: Systematic error of a strong line in the rejection of samples, relative to its height.
 _LINE_TOLERANCE = 0.05
@@ -152,11 +152,11 @@ class _Fitter:
         amplitude = None
         for last in [False] * self.options.iterations + [True]:
             variance = expected_variance(self.samples.variance, sky, good)
-            spline = self._fit(good, variance, matching, amplitude, covariance=last)
+            spline, rows = self._fit(good, variance, matching, amplitude, covariance=last)
             if last:
                 break
             amplitude = amplitude_of(spline.fit.coefficients[0])
-            sky, alone = self._predictions(spline, matching)
+            sky, alone = self._predictions(spline, rows)
             if len(first) > 1:
                 good = good & ~self._outliers(good, variance, sky, alone)
             matching = self._match(spline, variance, good, matching)
@@ -170,8 +170,8 @@ class _Fitter:
         amplitude: FloatArray | None,
         *,
         covariance: bool,
-    ) -> SkySpline:
-        """All fibres together, then each of them left out."""
+    ) -> tuple[SkySpline, Rows]:
+        """All fibres together, then each of them left out; and how the samples read the sky."""
         sampling, reference = self.samples.sampling, self._reference()
         rows = rows_through_lsf(self.space, reference, sampling, matching)
         weight = np.where(good, sampling.width**2 / variance, 0.0)
@@ -184,7 +184,7 @@ class _Fitter:
                 solve(matrix - own, vector - right, amplitude, covariance=covariance)
                 for own, right in zip(normal.matrix, normal.vector, strict=True)
             ]
-        return SkySpline(self.space, stack(fits), reference)
+        return SkySpline(self.space, stack(fits), reference), rows
 
     def _reference(self) -> FloatArray:
         """LSF to which the model refers: the mean of the fibres."""
@@ -196,9 +196,9 @@ class _Fitter:
         count = len(self.samples.value)
         return (np.arange(count) + 1 if count > 1 else np.zeros(1, np.intp))[:, None]
 
-    def _predictions(self, spline: SkySpline, matching: Matching) -> tuple[FloatArray, FloatArray]:
+    def _predictions(self, spline: SkySpline, rows: Rows) -> tuple[FloatArray, FloatArray]:
         """Sky at the samples from all fibres, and from the others only."""
-        rows, width = spline.rows(self.samples.sampling, matching), self.samples.sampling.width
+        width = self.samples.sampling.width
         together = rows.dot(spline.fit.coefficients) * width
         return together, rows.dot(spline.fit.coefficients, self._without_own()) * width
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from kspecpipe.signal import BoolArray, FloatArray
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
 
 #: Moving averages that calm the noise of lines, and that follow the continuum [pixel].
 BLUR, _WINDOW = 5, 61
@@ -94,38 +94,45 @@ def fit_line_scale(
     spread = np.where(use, variance, 1.0)
     # Off the lines the template is noise, on which a fit would pull the strength down.
     use &= _on_line(shape, spread)
-    weight = 1 / (spread + (LINE_TOLERANCE * shape) ** 2)
-    terms = np.stack([shape, np.gradient(shape), np.gradient(np.gradient(shape))])
-    regular = np.diag([prior**-2.0, 1e-12, 1e-12])
-    rest = lines - shape
+    at = np.flatnonzero(use)
+    terms = np.stack([shape, np.gradient(shape), np.gradient(np.gradient(shape))])[:, at]
+    weight = 1 / (spread + (LINE_TOLERANCE * shape) ** 2)[at]
+    regular = np.diag([prior**-2.0, 1e-12, 1e-12]) + 1e-30 * np.eye(3)
+    rest, keep = (lines - shape)[at], np.ones(at.size, dtype=bool)
     for _ in range(3):
-        weighted = terms * (weight * use)
-        precision = weighted @ terms.T + regular + 1e-30 * np.eye(3)
+        weighted = terms * (weight * keep)
+        precision = weighted @ terms.T + regular
         correction = np.linalg.solve(precision, weighted @ rest)
-        pull = (rest - correction @ terms) * np.sqrt(weight)
-        sigma = 1.4826 * float(np.median(np.abs(pull[use]))) if use.any() else 1.0
-        use = use & (np.abs(pull) < max(_CLIP * sigma, 1e-12))
+        pull = np.abs((rest - correction @ terms) * np.sqrt(weight))
+        sigma = 1.4826 * float(np.median(pull[keep])) if keep.any() else 1.0
+        keep &= pull < max(_CLIP * sigma, 1e-12)
     # With few lines the blocks may agree by chance: a part of the weights' own error is the floor.
     floor = 0.3 * float(np.sqrt(np.linalg.inv(precision)[0, 0]))
-    block = _block_error(terms, weight * use, rest, regular)
+    edges = np.searchsorted(at, block_edges(shape.size, _BLOCKS))
+    block = _block_error(terms, terms * (weight * keep), rest, regular, edges)
     scale, shift, width = (float(part) for part in correction)
     return FittedScale(1 + scale, max(floor, block), sigma * np.sqrt(BLUR), shift, width)
 
 
+def block_edges(number: int, blocks: int) -> IntArray:
+    """First sample of each of some nearly equal blocks, and the end, shape (blocks + 1,)."""
+    count = np.arange(blocks + 1)
+    edges: IntArray = count * (number // blocks) + np.minimum(count, number % blocks)
+    return edges
+
+
 def _block_error(
-    terms: FloatArray, weight: FloatArray, rest: FloatArray, regular: FloatArray
+    terms: FloatArray, weighted: FloatArray, rest: FloatArray, regular: FloatArray, edges: IntArray
 ) -> float:
     """Jackknife error of the first coefficient over blocks of the spectrum.
 
     It includes what no variance knows: structure of the object, profiles that differ otherwise.
     """
-    weighted, plain, right = (
-        np.array_split(part, _BLOCKS, axis=-1) for part in (terms * weight, terms, rest)
-    )
-    normal = np.stack([w @ part.T for w, part in zip(weighted, plain, strict=True)])
-    vector = np.stack([w @ part for w, part in zip(weighted, right, strict=True)])
-    left = normal.sum(axis=0) - normal + regular + 1e-30 * np.eye(len(terms))
-    coefficient = np.linalg.solve(left, (vector.sum(axis=0) - vector)[..., None])[:, 0, 0]
+    products = np.concatenate([(weighted[:, None] * terms).reshape(9, -1), weighted * rest])
+    sums = np.diff(np.pad(np.cumsum(products, axis=1), [(0, 0), (1, 0)])[:, edges], axis=1).T
+    left = sums.sum(axis=0) - sums
+    normal = left[:, :9].reshape(-1, 3, 3) + regular
+    coefficient = np.linalg.solve(normal, left[:, 9:, None])[:, 0, 0]
     return float(np.sqrt((_BLOCKS - 1) * coefficient.var()))
 
 

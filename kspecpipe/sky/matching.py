@@ -190,14 +190,17 @@ def match_lines(
     # Off the lines the terms are noise of the model, on which a fit would pull the scale down.
     height = np.abs(remove_continuum(terms[0], good))
     on_line = maximum_filter1d(height, 5, axis=1) > _SIGNIFICANCE * np.sqrt(smooth)
+    both = np.concatenate([terms, clean[None]])
     for _ in range(3):
-        lines = np.stack([remove_continuum(term, clear) for term in terms])
-        rest = remove_continuum(clean, clear)
-        posterior, excess = _solve(lines, rest, weight * (clear & on_line), prior)
-        left = rest - np.einsum("ft,tfx->fx", posterior.terms, lines)
-        clear = clear & (
-            np.abs(left) < _CLIP * np.sqrt(excess[:, None] * np.maximum(smooth, 1e-30))
+        *lines, rest = remove_continuum(both, clear)
+        posterior, excess = _solve(np.stack(lines), rest, weight * (clear & on_line), prior)
+        left = rest - sum(
+            share[:, None] * line for share, line in zip(posterior.terms.T, lines, strict=True)
         )
+        odd = np.abs(left) >= _CLIP * np.sqrt(excess[:, None] * np.maximum(smooth, 1e-30))
+        if not (odd & clear).any():
+            break
+        clear = clear & ~odd
     return replace(posterior, fitted=clear & on_line)
 
 
@@ -219,19 +222,22 @@ def _solve(
 
 def _excess(rest: FloatArray, weight: FloatArray) -> FloatArray:
     used = weight > 0
-    chi = np.where(used, np.abs(rest) * np.sqrt(weight), np.nan)
-    empty = ~used.any(axis=1)
-    chi[empty] = 1.0
-    return np.maximum((1.4826 * np.nanmedian(chi, axis=1)) ** 2, 1.0)
+    number = used.sum(axis=1)
+    chi = np.sort(np.where(used, np.abs(rest) * np.sqrt(weight), np.inf), axis=1)
+    middle = np.stack([np.maximum(number - 1, 0) // 2, number // 2], axis=1)
+    median = np.take_along_axis(chi, middle, axis=1).mean(axis=1)
+    return np.where(number > 0, np.maximum((1.4826 * median) ** 2, 1.0), 1.4826**2)
 
 
 def remove_continuum(samples: FloatArray, use: BoolArray) -> FloatArray:
-    """Subtract the moving average, shape (nfib, nx); 0 where not to be used."""
+    """Subtract the moving average, shape (..., nfib, nx); 0 where not to be used."""
     return np.where(use, samples - _moving_average(samples, use, _WINDOW), 0.0)
 
 
 def _moving_average(samples: FloatArray, use: BoolArray, size: int) -> FloatArray:
-    total = uniform_filter1d(np.where(use, samples, 0.0), size, axis=1, mode="constant")
-    count = uniform_filter1d(use.astype(float), size, axis=1, mode="constant")
-    average: FloatArray = np.divide(total, count, out=np.zeros_like(total), where=count > 1e-9)
+    average: FloatArray = uniform_filter1d(
+        np.where(use, samples, 0.0), size, axis=-1, mode="constant"
+    )
+    count = uniform_filter1d(use.astype(float), size, axis=-1, mode="constant")
+    average *= np.where(count > 1e-9, 1 / np.maximum(count, 1e-9), 0.0)
     return average

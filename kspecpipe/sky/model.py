@@ -17,6 +17,8 @@ from kspecpipe.sky.spline import PixelAxis
 _EXTRAPOLATED, _UNKNOWN = 1.5, 4.0
 #: Part of a sky fibre's samples that must be usable.
 _MIN_USABLE = 0.2
+#: Every so many columns the correlation of the model's error is worked out.
+_SOME = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class SkyModel:
         value = rows.dot(self.spline.fit.coefficients, existing) * sampling.width
         variance = rows.variance(self.spline.fit.band, existing) * sampling.width**2
         if matching is not None:
-            terms = regressors(self.spline.derivatives(sampling, existing), sampling.width)
+            terms = regressors(self.spline.derivatives(sampling, existing)[:4], sampling.width)
             error = _projected_variance(terms, matched.covariance)
             # Where the fibre's own lines told the terms, the fit took at least as much noise out
             # of what is left there as its errors brought in.
@@ -172,15 +174,16 @@ class SkyModel:
         ndarray, shape (nfib, 2)
             Correlation coefficients at lags of one and two pixels.
         """
-        centre = slice(wavelength.shape[1] // 4, wavelength.shape[1] * 3 // 4)
-        sampling = self.sampling(wavelength, lsf)
-        rows = self.spline.space.rows(sampling.position[:, centre])
+        # Some columns of the middle half are enough for a mean.
+        some = np.arange(wavelength.shape[1] // 4, wavelength.shape[1] * 3 // 4 - 2, _SOME)
+        position = self.sampling(wavelength, lsf).position
         model = np.maximum(self._model(leave_one_out=leave_one_out), 0)
-        variance = rows.variance(self.spline.fit.band, model)
+        rows = [self.spline.space.rows(position[:, some + lag]) for lag in range(3)]
+        variance = [row.variance(self.spline.fit.band, model) for row in rows]
         result = np.empty((len(wavelength), 2))
         for lag in (1, 2):
-            shared = rows.covariance_of_next(self.spline.fit.band, lag, model)
-            norm = np.sqrt(np.maximum(variance[:, lag:] * variance[:, :-lag], 0.0))
+            shared = rows[0].covariance_with(rows[lag], self.spline.fit.band, model)
+            norm = np.sqrt(np.maximum(variance[0] * variance[lag], 0.0))
             result[:, lag - 1] = np.median(shared / np.maximum(norm, 1e-30), axis=1)
         return np.clip(result, -1, 1)
 

@@ -128,16 +128,17 @@ class Resampling:
     ) -> FloatArray:
         """Covariance of the new pixels ``columns`` with those ``lag`` to their right."""
         total = np.zeros((len(sigma), len(columns)))
-        near, far = self._columns(sigma, columns), self._columns(sigma, columns + lag)
+        near = self._columns(sigma, columns)
+        far = self._columns(sigma, columns + lag) if lag else near
         step = self.first[:, columns] - self.first[:, columns + lag]
         taps = len(self.weight)
         for shift in range(-rho.shape[1], rho.shape[1] + 1):
             strength = 1.0 if shift == 0 else rho[:, abs(shift) - 1, None]
             for tap in range(taps):
-                other = step + tap + shift
-                inside = (other >= 0) & (other < taps)
-                partner = np.take_along_axis(far, np.clip(other, 0, taps - 1)[None], axis=0)[0]
-                total += strength * np.where(inside, near[tap] * partner, 0.0)
+                if lag:
+                    total += strength * near[tap] * _pick(far, step + tap + shift)
+                elif 0 <= tap + shift < taps:
+                    total += strength * near[tap] * near[tap + shift]
         return total
 
     def _columns(self, sigma: FloatArray, columns: IntArray) -> FloatArray:
@@ -162,6 +163,13 @@ class Resampling:
             count = usable.sum(axis=1)
             mean[:, lag - 1] = np.where(count > 0, ratio.sum(axis=1) / np.maximum(count, 1), np.nan)
         return mean
+
+
+def _pick(taps: FloatArray, which: IntArray) -> FloatArray:
+    """Take one tap (ntap, nfib, ncolumn) of each new pixel; 0 where there is no such tap."""
+    inside = (which >= 0) & (which < len(taps))
+    picked = np.take_along_axis(taps, np.clip(which, 0, len(taps) - 1)[None], axis=0)[0]
+    return np.where(inside, picked, 0.0)
 
 
 def plan_resampling(
@@ -244,5 +252,6 @@ def _cubic_weights(position: FloatArray, cell: IntArray, first: IntArray, taps: 
     for tap in range(taps):
         sample = first + tap
         weight[tap] = np.choose(np.clip(sample - cell[:, 1:] + 2, 0, 4), high)
-        weight[tap] -= np.choose(np.clip(sample - cell[:, :-1] + 2, 0, 4), low)
+        # the lower edge always lies in the second tap
+        weight[tap] -= low[min(tap + 1, 4)]
     return weight

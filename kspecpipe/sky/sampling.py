@@ -83,11 +83,14 @@ class SkySpline:
         return rows_through_lsf(self.space, self.lsf_variance, sampling, matching)
 
     def derivatives(self, sampling: Sampling, model: IntArray | int) -> FloatArray:
-        """Evaluate the sky and its first three derivatives, shape (4, nfib, nx)."""
+        """Evaluate the sky and its first four derivatives, shape (5, nfib, nx)."""
         position = inside(self.space, sampling.position)
-        factors = np.eye(4)
-        orders = [self.space.rows(position, *factors[k, : k + 1]) for k in range(4)]
-        return np.stack([rows.dot(self.fit.coefficients, model) for rows in orders])
+        return self.space.derivatives(position, self.fit.coefficients, model, 5)
+
+    def operators(self, sampling: Sampling, matching: Matching) -> tuple[FloatArray, ...]:
+        """Factors of the sky and its derivatives with which a fibre sees it, each (nfib, nx)."""
+        extra = _extra_width(self.space, self.lsf_variance, sampling)
+        return matching.operators(extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +118,21 @@ class LineComparison:
             return current
         value, variance, good = samples
         use = good & sampling.known[:, None]
-        terms = regressors(spline.derivatives(sampling, model), sampling.width)
+        derivatives = spline.derivatives(sampling, model)
+        terms = regressors(derivatives[:4], sampling.width)
         prior = self.priors.sigma(np.sqrt(np.median(sampling.lsf_variance, axis=1)))
         if self.match == "scale":
             prior[:, 1:] = 1e-9
         for _ in range(passes):
-            rows = spline.rows(sampling, current)
-            residual = value - rows.dot(spline.fit.coefficients, model) * sampling.width
+            seen = np.zeros_like(value)
+            for factor, derivative in zip(
+                spline.operators(sampling, current), derivatives, strict=True
+            ):
+                seen += factor * derivative
+            residual = value - seen * sampling.width
             # The terms themselves are fitted, not corrections to them: priors are centred on none.
-            residual += np.einsum("ft,tfx->fx", current.terms, terms)
+            for share, term in zip(current.terms.T, terms, strict=True):
+                residual += share[:, None] * term
             current = match_lines(residual, terms, variance, use, prior)
         return current
 
@@ -133,8 +142,15 @@ def rows_through_lsf(
 ) -> Rows:
     """Design rows of fibres whose LSF differs from the reference (nx,) [pixel²]."""
     position = inside(space, sampling.position)
+    return space.rows(position, *matching.operators(_extra_width(space, reference, sampling)))
+
+
+def _extra_width(space: SplineSpace, reference: FloatArray, sampling: Sampling) -> FloatArray:
+    """Variance of each fibre's LSF above the reference (nx,) at the same place [pixel²]."""
+    position = inside(space, sampling.position)
     known = np.interp(position, np.arange(len(reference)), reference)
-    return space.rows(position, *matching.operators(sampling.lsf_variance - known))
+    extra: FloatArray = sampling.lsf_variance - known
+    return extra
 
 
 def inside(space: SplineSpace, position: FloatArray) -> FloatArray:

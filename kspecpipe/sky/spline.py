@@ -123,20 +123,19 @@ class Rows:
                 total += twice * self.weight[k] * self.weight[k + lag] * flat[base + k]
         return total
 
-    def covariance_of_next(
-        self, band: FloatArray, step: int, model: IntArray | int = 0
+    def covariance_with(
+        self, other: Rows, band: FloatArray, model: IntArray | int = 0
     ) -> FloatArray:
-        """Covariance of each row with the row ``step`` samples to the right (last axis)."""
-        left, right = self.first[..., :-step], self.first[..., step:]
-        base = np.broadcast_to(np.asarray(model) * band.shape[2], self.first.shape)[..., :-step]
-        total = np.zeros(left.shape)
+        """Covariance of each row with that of other rows of the same shape."""
+        total = np.zeros(self.first.shape)
+        base = np.asarray(model) * band.shape[2]
         flat = band.reshape(len(band), -1)
         for a in range(ORDER):
             for b in range(ORDER):
-                low = np.minimum(left + a, right + b)
-                lag = np.abs(right + b - left - a)
+                low = np.minimum(self.first + a, other.first + b)
+                lag = np.abs(other.first + b - self.first - a)
                 near = flat[np.minimum(lag, len(band) - 1), base + low]
-                weight = self.weight[a][..., :-step] * self.weight[b][..., step:]
+                weight = self.weight[a] * other.weight[b]
                 total += np.where(lag < len(band), weight * near, 0.0)
         return total
 
@@ -186,6 +185,40 @@ class SplineSpace:
             if np.any(factor):
                 weight += np.tensordot(table, powers[: table.shape[1]], axes=1) * factor
         return Rows(first, weight)
+
+    def derivatives(
+        self, position: FloatArray, coefficients: FloatArray, model: IntArray | int, number: int
+    ) -> FloatArray:
+        """Evaluate splines and their first derivatives, shape (number, ...).
+
+        Parameters
+        ----------
+        position : ndarray, shape (...)
+            Positions [pixel]; must lie inside the space.
+        coefficients : ndarray, shape (nmodel, ncoef)
+            Coefficients of the splines.
+        model : ndarray of int or int, broadcasts to ``position``
+            Which spline is evaluated.
+        number : int
+            1 for the values alone.
+        """
+        scaled = (position - self.start) / self.step
+        first = np.clip(np.floor(scaled).astype(np.intp), 0, self.n - ORDER)
+        fraction = scaled - first
+        # The polynomial between two knots, for every interval of every model.
+        near = np.stack([coefficients[:, k : self.n - DEGREE + k] for k in range(ORDER)])
+        pieces = np.tensordot(_PIECES.T, near, axes=1).reshape(ORDER, -1)
+        index = first + np.asarray(model) * (self.n - DEGREE)
+        local = [piece[index] for piece in pieces]
+        result = np.empty((number, *position.shape))
+        for order in range(number):
+            total = local[-1].copy()
+            for part in local[-2::-1]:
+                total *= fraction
+                total += part
+            result[order] = total
+            local = [part * (power / self.step) for power, part in enumerate(local[1:], start=1)]
+        return result
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,16 @@ def test_spline_and_derivatives_agree_with_scipy(order):
     assert rows.dot(coefficients[None]) == pytest.approx(expected, abs=1e-10)
 
 
+def test_derivatives_of_several_splines_agree_with_their_rows():
+    coefficients = np.random.default_rng(5).normal(size=(3, SPACE.n))
+    position = np.linspace(-3, 59.9, 40).reshape(2, 20)
+    model = np.array([[2], [1]])
+    found = SPACE.derivatives(position, coefficients, model, 5)
+    for order in range(5):
+        rows = SPACE.rows(position, *[0.0] * order, 1.0)
+        assert found[order] == pytest.approx(rows.dot(coefficients, model), abs=1e-10)
+
+
 def test_variance_and_covariance_are_those_of_the_dense_inverse():
     rng = np.random.default_rng(2)
     position = np.sort(rng.uniform(-3, 60, (1, 160)), axis=1)
@@ -55,7 +65,9 @@ def test_variance_and_covariance_are_those_of_the_dense_inverse():
     variance = rows.variance(fit.band)[0]
     assert (variance < np.diag(projected) * 1.0001).all()
     assert np.median(variance / np.diag(projected)) > 0.7
-    near = rows.covariance_of_next(fit.band, 1)[0]
+    left, right = SPACE.rows(position[:, :-1]), SPACE.rows(position[:, 1:])
+    near = left.covariance_with(right, fit.band)[0]
+    assert left.covariance_with(left, fit.band)[0] == pytest.approx(variance[:-1])
     assert (np.abs(near) <= np.sqrt(variance[1:] * variance[:-1]) * 1.0001).all()
 
 
