@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from kspecpipe.signal import BoolArray, FloatArray, IntArray
-from kspecpipe.wavelength.components import Components, expected_intensity, movers
+from kspecpipe.wavelength.components import Components, expected_intensity, movers, split_error
 from kspecpipe.wavelength.dispersion import (
     Dispersion,
     DispersionPrior,
@@ -176,6 +176,7 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
         + coherent
         + _saturation_error(scene, model, position, options.fwhm)
         + _blend_error(state.parts, model, position.mean(axis=0))
+        + split_error(state.parts, model, quiet, position.mean(axis=0))
     )
     groups = replace(_gather(scene, state, model, measured, error, options), correlated=correlated)
     parts = _move_unknown(state, moved)

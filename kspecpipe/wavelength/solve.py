@@ -36,6 +36,7 @@ from kspecpipe.wavelength.rounds import (
     first_strengths,
 )
 from kspecpipe.wavelength.scene import Model, Scene
+from kspecpipe.wavelength.span import keep_trusted
 from kspecpipe.wavelength.trust import (
     TrustLimits,
     WavelengthError,
@@ -196,6 +197,7 @@ def solve_arcs(
         if number in _UNKNOWN_ROUNDS:
             scene, state = add_unknown(scene, state, step)
         state = advance(scene, state, step)
+    state = keep_trusted(scene, state, step, chosen.limits.span_error)
     diagnostics = judge_solution(scene, state, found, peaks)
     check_solution(diagnostics, state, chosen.limits)
     return _assemble(scene, state, found, diagnostics)

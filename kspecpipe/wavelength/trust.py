@@ -15,6 +15,7 @@ from kspecpipe.wavelength.peaks import Peaks, compress
 from kspecpipe.wavelength.predict import Prediction
 from kspecpipe.wavelength.rounds import Groups, Progress
 from kspecpipe.wavelength.scene import Scene
+from kspecpipe.wavelength.span import typical_error
 
 
 class WavelengthError(RecipeError):
@@ -53,8 +54,9 @@ class TrustLimits:
         Largest typical distance of a line from where the others put it, bright lines first [pixel].
     agreeing : float
         Smallest weighted fraction of the bright listed lines that agree with the solution.
-    error : float
-        Largest claimed error between the first and the last line [pixel].
+    span_error, error : float
+        Claimed error beyond which the outermost lines are left out, and largest one between those
+        that are left [pixel].
     few, few_doubt : float
         With fewer lines than this nothing but their own agreement speaks for a solution: distance
         of lines left out and claimed error, added, must stay below the second number [pixel].
@@ -72,6 +74,7 @@ class TrustLimits:
     coverage: float = 0.3
     held_out: float = 0.3
     agreeing: float = 0.6
+    span_error: float = 0.15
     error: float = 0.2
     few: float = 10
     few_doubt: float = 0.33
@@ -222,8 +225,7 @@ def _largest_error(state: Progress, position: FloatArray) -> float:
     """Largest claimed error of the typical fibre between the outermost lines [pixel]."""
     if not position.size:
         return float("nan")
-    x = np.linspace(position.min(), position.max(), 60)
-    return float(np.max(np.median(state.dispersion.position_error(x), axis=0)))
+    return float(np.max(typical_error(state, np.linspace(position.min(), position.max(), 60))))
 
 
 def species_ratios(state: Progress) -> dict[str, float]:
