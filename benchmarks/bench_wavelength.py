@@ -28,10 +28,12 @@ from scipy.interpolate import BSpline
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import DQ, Signal
+from kspecpipe.wavelength.arcs import ArcSpectra
 from kspecpipe.wavelength.dispersion import default_prior, shared_columns, slit_place
 from kspecpipe.wavelength.linelist import LineList, parse_line_list
 from kspecpipe.wavelength.predict import predict_grating
-from kspecpipe.wavelength.solve import ArcSpectra, WaveSolution, solve_arcs
+from kspecpipe.wavelength.solution import WaveSolution
+from kspecpipe.wavelength.solve import solve_arcs
 
 ROOT = Path(__file__).parents[1]
 HEADER = (

@@ -10,7 +10,7 @@ from astropy.table import Table
 from kspecpipe import fibres
 from kspecpipe.signal import DQ, FloatArray, Signal
 from kspecpipe.spectra import WaveSolution
-from kspecpipe.wavelength.solve import WaveSolution as SolvedArcs
+from kspecpipe.wavelength.solution import WaveSolution as SolvedArcs
 
 
 def wave_solution(

@@ -30,10 +30,11 @@ from kspecpipe.preprocess import DetectorCalibrations, Masters, calibrate_frame
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.spectra import FibreFlat, TramlineMap, WaveSolution
 from kspecpipe.transmission import fine_response
+from kspecpipe.wavelength.arcs import ArcSpectra
 from kspecpipe.wavelength.drift import predict_from_solution
 from kspecpipe.wavelength.linelist import LineList
 from kspecpipe.wavelength.predict import Prediction
-from kspecpipe.wavelength.solve import ArcSpectra, solve_arcs
+from kspecpipe.wavelength.solve import solve_arcs
 
 
 class MArc(BaseRecipe):

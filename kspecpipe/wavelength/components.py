@@ -11,11 +11,6 @@ from kspecpipe.wavelength.dispersion import Dispersion
 from kspecpipe.wavelength.linelist import LineList, StrArray
 from kspecpipe.wavelength.scene import Model, blend_groups
 
-#: Lines closer than this are not told apart without their strengths [FWHM].
-_OVERLAP = 0.8
-#: Scatter of the logarithm of strengths about the listed ones.
-_SCATTER = 0.5
-
 
 @dataclass(frozen=True)
 class Components:
@@ -69,48 +64,6 @@ def movers(parts: Components, model: Model) -> IntArray:
     mover = model.group.copy()
     mover[unknown] = model.n_group + np.arange(unknown.sum())
     return mover
-
-
-def split_error(parts: Components, model: Model, quiet: float, place: FloatArray) -> FloatArray:
-    """Displacement (n_group,) of blends that are split otherwise than the list says [pixel].
-
-    Where lines overlap, a split that is far from the listed one is as likely a displacement that
-    the fit has taken for flux: what exceeds the scatter of listed strengths counts as error.
-    """
-    listed = _listed_strength(parts, model, quiet)
-    cluster = blend_groups(place, listed > 0, _OVERLAP * model.lsf.basis.fwhm)
-    cluster = np.where(listed > 0, cluster, cluster.max() + 1 + np.arange(cluster.size))
-    count = int(cluster.max()) + 1
-
-    def share(flux: FloatArray) -> FloatArray:
-        total = np.bincount(cluster, flux, count)
-        return flux / np.maximum(total, 1e-12)[cluster]
-
-    expected, fitted = share(listed), share(model.intensity)
-    centre = np.bincount(cluster, expected * place, count)
-    apart = np.where(listed > 0, place - centre[cluster], 0.0)
-    moved = np.bincount(cluster, fitted * apart, count)
-    scatter = _SCATTER**2 * np.bincount(cluster, (expected * apart) ** 2, count)
-    excess = np.sqrt(np.maximum(moved**2 - scatter, 0.0))
-    near = np.sqrt(np.bincount(cluster, expected * apart**2, count))
-    near = np.exp(-((2 * near / (0.7 * model.lsf.basis.fwhm)) ** 2))
-    # The position of a group is that of its clusters, weighted with their flux.
-    total = np.bincount(model.group, model.intensity, model.n_group)
-    weight = model.intensity / np.maximum(total, 1e-9)[model.group]
-    return np.bincount(model.group, weight * (near * excess)[cluster], model.n_group)
-
-
-def _listed_strength(parts: Components, model: Model, quiet: float) -> FloatArray:
-    """Strength of each line from its listed one and those of its lamp's other lines, else 0."""
-    known = np.isfinite(parts.intensity) & parts.trusted
-    ratio = np.where(known, model.intensity / np.where(known, parts.intensity, 1.0), np.nan)
-    seen = known & (model.intensity > 5 * quiet)
-    strength = np.zeros(parts.intensity.size)
-    for line in np.flatnonzero(known):
-        others = seen & (parts.species == parts.species[line]) & (model.group != model.group[line])
-        if others.any():
-            strength[line] = parts.intensity[line] * np.median(ratio[others])
-    return strength
 
 
 def expected_intensity(

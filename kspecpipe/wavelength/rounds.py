@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from kspecpipe.signal import BoolArray, FloatArray, IntArray
-from kspecpipe.wavelength.components import Components, expected_intensity, movers, split_error
+from kspecpipe.wavelength.components import Components, expected_intensity, movers
 from kspecpipe.wavelength.dispersion import (
     Dispersion,
     DispersionPrior,
@@ -21,19 +21,16 @@ from kspecpipe.wavelength.dispersion import (
 from kspecpipe.wavelength.groups import (
     Measurement,
     explained_scatter,
-    local_residual,
     measure_groups,
     update_continuum,
     update_response,
 )
+from kspecpipe.wavelength.line_errors import common_errors, faint_flux
 from kspecpipe.wavelength.scene import (
     Model,
-    Rendering,
     Scene,
     blend_groups,
-    lost_samples,
     render,
-    sample_weights,
 )
 from kspecpipe.wavelength.shape import Freedom, fit_shared, strengths_only
 
@@ -100,6 +97,18 @@ class Progress:
     chi2: float
     drift: FloatArray
 
+    @classmethod
+    def start(
+        cls,
+        model: Model,
+        dispersion: Dispersion,
+        prior: DispersionPrior,
+        parts: Components,
+        exposures: int,
+    ) -> Progress:
+        """Return the state before the first round."""
+        return cls(model, dispersion, prior, parts, None, None, 0.5, 1.0, np.zeros(exposures))
+
     def row_positions(self, scene: Scene, wavelength: FloatArray) -> FloatArray:
         """Positions (n_row, n) [pixel] of wavelengths (n,) in every fibre of every exposure."""
         position = self.dispersion.position(wavelength)[scene.fibre]
@@ -165,19 +174,13 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     model, moved, correlated = _fit_shape(scene, model, position, freedom, options)
     drawn = render(scene, model, position)
     measured = measure_groups(scene, model, drawn, 1.6 * options.fwhm)
-    coherent = _coherent_residual(scene, model, drawn, measured)
+    error = common_errors(scene, state.parts, model, drawn, measured)
     chi2, floor = explained_scatter(scene, model, drawn, measured)
     model, drawn = update_response(model, drawn, measured, state.dispersion.half)
     model = update_continuum(scene, model, drawn, 2.0 * options.fwhm)
     model = replace(model, floor=floor if options.number > 1 else 0.02)
     correlated = np.nan_to_num(correlated)
-    error = (
-        np.sqrt(np.diag(correlated))
-        + coherent
-        + _saturation_error(scene, model, position, options.fwhm)
-        + _blend_error(state.parts, model, position.mean(axis=0))
-        + split_error(state.parts, model, quiet, position.mean(axis=0))
-    )
+    error = error + np.sqrt(np.diag(correlated))
     groups = replace(_gather(scene, state, model, measured, error, options), correlated=correlated)
     parts = _move_unknown(state, moved)
     state = replace(state, model=model, measured=measured, chi2=chi2, parts=parts)
@@ -292,12 +295,6 @@ def _crowding(state: Progress) -> FloatArray:
     return np.asarray(np.min(np.where(rival, distance[main], 1e3), axis=1))
 
 
-def faint_flux(scene: Scene) -> float:
-    """Return the error of a faint line's flux in a typical row when all rows are added."""
-    variance = float(np.median(scene.variance[scene.good])) if scene.good.any() else 1.0
-    return float(np.sqrt(5 * variance / max(len(scene.value), 1)))
-
-
 def _freedom(
     state: Progress, model: Model, quiet: float, place: FloatArray, options: RoundOptions
 ) -> Freedom:
@@ -322,36 +319,6 @@ def _move_unknown(state: Progress, moved: FloatArray) -> Components:
     offset = base.offset(wavelength[unknown])
     wavelength[unknown] = base.wavelength(offset + np.clip(moved, -1.0, 1.0))
     return replace(parts, wavelength=wavelength)
-
-
-def _saturation_error(scene: Scene, model: Model, position: FloatArray, fwhm: float) -> FloatArray:
-    """Error (n_group,) of lines seen by their flanks only, as well as their shape is known [pixel].
-
-    A flank falls by e in about a pixel: a relative error of the shape is one of place in pixels.
-    """
-    lost = np.median(lost_samples(scene, position, 1.5 * fwhm), axis=0)
-    error = np.where(lost >= 2, 0.01 + model.floor, 0.0)
-    worst = np.zeros(model.n_group)
-    np.maximum.at(worst, model.group, error * (model.intensity > 0))
-    return worst
-
-
-def _blend_error(parts: Components, model: Model, place: FloatArray) -> FloatArray:
-    """Displacement (n_group,) by errors of the split between lines that overlap [pixel]."""
-    count, fwhm = model.n_group, model.lsf.basis.fwhm
-    total = np.bincount(model.group, model.intensity, count)[model.group]
-    share = model.intensity / np.maximum(total, 1e-9)
-    mean = np.bincount(model.group, share * place, count)[model.group]
-    spread = np.sqrt(np.bincount(model.group, share * (place - mean) ** 2, count))
-    order = np.flatnonzero(share > 0.1)
-    order = order[np.lexsort((place[order], model.group[order]))]
-    step = np.diff(place[order])
-    step = np.where(np.diff(model.group[order]) == 0, step, np.inf)
-    closest = np.full(count, np.inf)
-    np.minimum.at(closest, model.group[order[1:]], step)
-    # Of lines whose strength is not listed, the split is less sure.
-    unknown = np.bincount(model.group, share * ~np.isfinite(parts.intensity), count) > 0.1
-    return np.where(unknown, 0.25, 0.1) * spread * np.exp(-((closest / (0.7 * fwhm)) ** 2))
 
 
 def _fit_shape(
@@ -379,31 +346,6 @@ def some_rows(scene: Scene, count: int) -> IntArray:
     if rows <= count:
         return np.arange(rows)
     return np.unique(np.linspace(0, rows - 1, count).astype(int))
-
-
-def _coherent_residual(
-    scene: Scene, model: Model, drawn: Rendering, measured: Measurement
-) -> FloatArray:
-    """Displacement (n_group,) that what the model misses in all rows alike may cause [pixel]."""
-    weight = sample_weights(scene, model, drawn)
-    residual = local_residual(scene, model, drawn, measured)
-    fwhm = model.lsf.basis.fwhm
-    drawn = drawn.within(1.2 * fwhm)
-    at = drawn.pixel
-    rows = np.arange(len(at))[:, None, None]
-    window = np.abs(at - drawn.position[..., None]) < 1.2 * fwhm
-    w = weight[rows, at] * window
-    missed = np.sum(w * drawn.unit * residual[rows, at], axis=0)
-    power = np.sum(w * drawn.unit**2, axis=0)
-    noise = np.sum(w**2 * drawn.unit**2 * scene.variance[rows, at], axis=0)
-    excess = np.sum(np.maximum(missed**2 - noise, 0.0), axis=-1)
-    # Relative to the line itself: rms of the missed shape over the shape.
-    shape = np.sum((power * model.intensity[:, None]) ** 2, axis=-1)
-    count = model.n_group
-    ratio = np.bincount(model.group, excess, count) / np.maximum(
-        np.bincount(model.group, shape, count), 1e-30
-    )
-    return 0.4 * fwhm * np.sqrt(np.minimum(ratio, 1.0))
 
 
 def _gather(
@@ -492,10 +434,3 @@ def _sharpness(common: FloatArray) -> float:
     """Largest common error of groups that are used: small, if enough of them remain."""
     enough = [limit for limit in (0.2, 0.4, 0.8) if np.sum(common < limit) >= 7]
     return enough[0] if enough else np.inf
-
-
-def residual_rows(groups: Groups, group: IntArray) -> FloatArray:
-    """Observed minus fitted position of lines through their groups (n_line,) [pixel]."""
-    if groups.fit is None:
-        return np.zeros(group.size)
-    return groups.fit.offset[group]

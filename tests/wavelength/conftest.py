@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kspecpipe.signal import DQ, Signal
+from kspecpipe.wavelength.arcs import ArcSpectra
 from kspecpipe.wavelength.linelist import LineList, parse_line_list
-from kspecpipe.wavelength.solve import ArcSpectra
 
 HERE = Path(__file__).parent
 STATIC = HERE.parents[1] / "static_calibrations"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from kspecpipe.signal import Signal
+from kspecpipe.wavelength.arcs import ArcSpectra
 from kspecpipe.wavelength.drift import predict_from_solution
 from kspecpipe.wavelength.predict import predict_grating, predict_linear
-from kspecpipe.wavelength.solve import ArcSpectra, solve_arcs
+from kspecpipe.wavelength.solve import solve_arcs
 
 BRIGHT = {"150": 3e5, "300": 3e5, "600": 9e5}
 

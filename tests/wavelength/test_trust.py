@@ -7,9 +7,10 @@ import pytest
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import DQ, Signal
+from kspecpipe.wavelength.arcs import ArcSpectra
 from kspecpipe.wavelength.linelist import LineList
 from kspecpipe.wavelength.predict import predict_grating
-from kspecpipe.wavelength.solve import ArcSpectra, solve_arcs
+from kspecpipe.wavelength.solve import solve_arcs
 from kspecpipe.wavelength.trust import TrustLimits, WavelengthError, check_solution
 
 LIVE = np.ones(14, bool)

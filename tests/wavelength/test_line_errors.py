@@ -1,0 +1,55 @@
+"""What may displace lines in all fibres alike."""
+
+import numpy as np
+import pytest
+
+from kspecpipe.wavelength.components import Components
+from kspecpipe.wavelength.line_errors import split_error
+from kspecpipe.wavelength.lsf import gaussian_lsf, lsf_basis
+from kspecpipe.wavelength.scene import Model
+
+#: A blend of two lamps, and a line of each lamp for itself.
+GROUPS = np.array([0, 0, 1, 2])
+SPECIES = np.array(["Hg", "Kr", "Hg", "Kr"])
+
+
+def error_of(flux, *, apart=2.2, listed=(50.0, 50.0, 50.0, 50.0), trusted=True):
+    place = np.array([100.0, 100.0 + apart, 300.0, 500.0])
+    model = Model(
+        gaussian_lsf(lsf_basis(4.0), 4.0), np.array(flux, float), GROUPS,
+        np.ones((1, 4)), np.zeros((1, 600)), 0.01,
+    )  # fmt: skip
+    parts = Components(place, SPECIES, np.array(listed), np.full(4, trusted))
+    return split_error(parts, model, 1.0, place)
+
+
+def test_a_split_as_listed_adds_no_error():
+    assert error_of([1000, 1000, 1000, 1000]) == pytest.approx(0)
+    assert error_of([1000, 600, 1000, 1000]) == pytest.approx(0)
+
+
+def test_a_close_blend_split_against_the_list_may_be_displaced():
+    error = error_of([1900, 100, 1000, 1000])
+    assert 0.2 < error[0] < 1.1
+    assert error[1:] == pytest.approx(0)
+
+
+def test_lines_that_stand_apart_may_differ_from_the_list():
+    assert error_of([1900, 100, 1000, 1000], apart=5.0) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"flux": [1900, 100, 1000, 0]},  # the lamp of the faint one has no other line
+        {"flux": [1900, 100, 1000, 1000], "listed": (50.0, np.nan, 50.0, 50.0)},
+        {"flux": [1900, 100, 1000, 1000], "trusted": False},
+    ],
+)
+def test_without_an_expected_strength_nothing_is_contradicted(unknown):
+    assert error_of(**unknown) == pytest.approx(0)
+
+
+def test_the_list_is_compared_as_bright_as_each_lamp_burns():
+    assert error_of([1900, 100, 1900, 100]) == pytest.approx(0)
+    assert error_of([1000, 1000, 1900, 100])[0] > 0.2
