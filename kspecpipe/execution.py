@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kspecpipe import inputs as input_files
 from kspecpipe import layered_settings as layered
@@ -25,6 +25,7 @@ from kspecpipe.gathered import GatheredInputs, InputPolicy
 from kspecpipe.instrument import Instrument, instrument_from, load_instrument
 from kspecpipe.logs import Memory, python_warnings
 from kspecpipe.outcome import Outcome
+from kspecpipe.pictures import Painter, draw_failure, painting
 from kspecpipe.provenance import Origin
 from kspecpipe.qc import BAD_FLAGS, QCRow, judge
 from kspecpipe.quality import common_metrics as common
@@ -118,6 +119,13 @@ class Execution:
             existing = writing.find_existing(job, self.options)
             if existing:
                 return self._unchanged(existing, resolved)
+        with painting(self.options) as painter:
+            return self._make(job, values, resolved, painter)
+
+    def _make(
+        self, job: writing.Job, values: Any, resolved: layered.RecipeSettings, painter: Painter
+    ) -> Outcome:
+        gathered, infos = job.gathered, job.infos
         self.recipe.kept, self.recipe.dropped = [], 0
         products, metrics = self.recipe.run(values, resolved.parameters)
         self._lap("run")
@@ -128,7 +136,7 @@ class Execution:
         if self.options.save:
             self.written = writing.write(job, products, rows, self.options)
             self._lap("write")
-        pictures = writing.draw(self.written, self.options, self.log)
+        pictures = painter.draw([item.path for item in self.written], self.log)
         self._lap("plots")
         bad = any(row.flag in BAD_FLAGS for row in rows)
         outcome = self._outcome(ExitCode.QC_FAILED if bad else ExitCode.OK, pictures)
@@ -264,7 +272,7 @@ class Execution:
         pictures: tuple[Path, ...] = ()
         shown = self.options.save and self.options.plots == "file"
         if shown and isinstance(error, IdentificationError):
-            pictures = writing.draw_failure(self.options.output, self.recipe.name, error, self.log)
+            pictures = draw_failure(self.options.output, self.recipe.name, error, self.log)
         outcome = replace(
             self._outcome(error.exit_code, pictures),
             errors=tuple(str(error).splitlines()),

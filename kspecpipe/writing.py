@@ -1,4 +1,4 @@
-"""Name, write and find the products of a run, with their QC table, log and picture."""
+"""Name, write and find the products of a run, with their QC table and log."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from astropy.io.ascii import ecsv
 from astropy.table import Table
 
 from kspecpipe import io
-from kspecpipe.atomic import write_files, write_text
+from kspecpipe.atomic import write_text
 from kspecpipe.declare import ProductSpec
-from kspecpipe.errors import IdentificationError, InputError, KspecError, ProductError
+from kspecpipe.errors import InputError, KspecError, ProductError
 from kspecpipe.frame import FrameInfo
 from kspecpipe.gathered import GatheredInputs, header_number
 from kspecpipe.layered_settings import RecipeSettings
@@ -188,34 +188,6 @@ def write(
     return tuple(written)
 
 
-def draw(written: Sequence[Written], options: RunOptions, log: logging.Logger) -> tuple[Path, ...]:
-    """Draw the picture of each written product beside it, or in windows."""
-    if options.plots == "none" or not written:
-        return ()
-    pictures = []
-    for item in written:
-        try:
-            pictures += _draw_one(item, options)
-        except (KspecError, OSError, ValueError, IndexError, KeyError) as error:
-            # The products are written and good: a picture that fails must not take them back.
-            log.warning("%s: no picture: %s", item.path.name, error)
-    return tuple(pictures)
-
-
-def _draw_one(item: Written, options: RunOptions) -> list[Path]:
-    from kspecpipe import plots  # matplotlib is loaded when there is something to draw
-
-    figure = plots.draw(io.read_product(item.path), read_rows(item.path))
-    if figure is None:
-        return []
-    if options.plots == "show":
-        plots.show(figure)
-        return []
-    picture = item.path.with_suffix(".png")
-    write_files([(picture, lambda stream: plots.save(figure, stream))])
-    return [picture]
-
-
 def write_companions(written: Sequence[Written], lines: Sequence[str], log: logging.Logger) -> None:
     """Write the QC table and the log beside each product."""
     for item in written:
@@ -236,23 +208,6 @@ def write_failure_log(folder: Path, recipe: str, lines: Sequence[str]) -> None:
         write_text(folder / f"{recipe}_failed.log", "\n".join(lines) + "\n")
     except OSError:
         return  # the reason is on the terminal; a folder that cannot be written may be that reason
-
-
-def draw_failure(
-    folder: Path, recipe: str, error: IdentificationError, log: logging.Logger
-) -> tuple[Path, ...]:
-    """Draw what a recipe could not tell apart beside its log, if that is possible."""
-    from kspecpipe import plots
-
-    picture = folder / f"{recipe}_failed.png"
-    try:
-        figure = plots.draw_identification(error)
-        write_files([(picture, lambda stream: plots.save(figure, stream))])
-    except OSError as problem:
-        log.warning("%s: no picture: %s", picture.name, problem)
-        return ()
-    log.error("the light and the identifications are drawn in %s", picture.name)
-    return (picture,)
 
 
 def write_log(path: Path, lines: Sequence[str], log: logging.Logger) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from kspecpipe.base_recipe import BaseRecipe, find_recipe
 from kspecpipe.cli.reference import describe_default, describe_kind
 from kspecpipe.errors import ExitCode, KspecError, SettingsError
+from kspecpipe.machine import usable_cores
 from kspecpipe.outcome import Outcome, RunOptions
 from kspecpipe.sof import append_to_sof
 from kspecpipe.terminal import print_outcome
@@ -146,6 +147,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         "save": not arguments.no_save,
         "verbosity": int(arguments.verbose) - int(arguments.quiet),
         "qualifier": arguments.qualifier,
+        "painters": usable_cores(),
         "record": not arguments.no_history,
         "qc_store": arguments.qc_store,
     }

@@ -16,10 +16,11 @@ from rich.console import Console
 
 from kspecpipe.cli.plan import add_night_options, session_of
 from kspecpipe.errors import ExitCode, InputError, SettingsError
+from kspecpipe.machine import usable_cores
 from kspecpipe.night.execute import Result
 from kspecpipe.night.frames import Listing
 from kspecpipe.night.plan import Plan
-from kspecpipe.night.pool import ClusterPool, LocalPool, Pool, usable_cores
+from kspecpipe.night.pool import ClusterPool, LocalPool, Pool
 from kspecpipe.night.progress import Display
 from kspecpipe.night.session import Session, alone_in
 from kspecpipe.night.slurm import emit

@@ -172,14 +172,6 @@ def free_memory() -> float:
         return float("inf")
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def _pinned() -> Iterator[None]:
     """Let processes that are started meanwhile use one thread each."""

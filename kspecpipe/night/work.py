@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.errors import ExitCode, KspecError
-from kspecpipe.memory_use import forget_peak, peak_memory
+from kspecpipe.machine import forget_peak, peak_memory
 from kspecpipe.outcome import Outcome, RunOptions
 
 

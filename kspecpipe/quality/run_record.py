@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kspecpipe.frame import FrameInfo
 from kspecpipe.gathered import CalibrationFile
-from kspecpipe.memory_use import peak_memory
+from kspecpipe.machine import peak_memory
 from kspecpipe.nights import night_of
 from kspecpipe.outcome import Outcome
 from kspecpipe.provenance import PIPE_ID, file_digest

@@ -1,6 +1,7 @@
 """What comes from outside in mid-run: full disks, Ctrl-C, kill -9, locks, other processes."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -38,6 +39,20 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
+#: The same in the middle of drawing a picture.
+SLOW_PICTURE = """
+import sys, time
+from kspecpipe import plots
+def slow(figure, stream):
+    stream.write(b"half a picture")
+    print("drawing", flush=True)
+    time.sleep(60)
+plots.save = slow
+from kspecpipe.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.fixture
 def interrupted(camera):
     """Return a function that sends a signal to a run in mid-write and returns how it ended."""
@@ -69,6 +84,26 @@ def test_ctrl_c_in_mid_write_leaves_nothing(camera, interrupted):
     assert "Traceback" not in err
     assert json.loads(out)["exit_code"] == 1
     assert not [name for name in files(camera.output) if name.endswith((".fits", ".part"))]
+
+
+def test_ctrl_c_in_mid_picture_leaves_the_product_and_nothing_half_drawn(camera):
+    camera.sof_of(camera.biases(3))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_PICTURE, *command(camera, "--plots", "file")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "drawing\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that belong to the command
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Traceback" not in out + err
+    assert json.loads(out)["errors"] == ["interrupted; nothing half-written is left"]
+    assert files(camera.output) == {"20260129_slow_master_bias.fits"}
 
 
 def test_kill_9_in_mid_write_leaves_no_product_and_the_next_run_cleans_up(camera, interrupted):

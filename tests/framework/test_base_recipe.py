@@ -301,14 +301,16 @@ def test_mode_settings_beside_the_instrument_are_used(camera, run, objects):
     assert io.read_header(outcome.products[0][0])["ESO PRO REC1 PARAM1 VALUE"] == 3.0
 
 
-def test_pictures_that_fail_are_a_warning(camera, run, objects, monkeypatch):
+@pytest.mark.parametrize("painters", [1, 2])
+def test_pictures_that_fail_are_a_warning(camera, run, objects, monkeypatch, painters):
     def fail(product, rows):
         raise ValueError(f"no picture of {product.catg} with {len(rows)} metrics")
 
     monkeypatch.setattr("kspecpipe.plots.draw", fail)
-    outcome = run(camera.sof_of(objects, "OBJECT"), plots="file")
+    outcome = run(camera.sof_of(objects, "OBJECT"), plots="file", painters=painters)
     assert outcome.exit_code == ExitCode.OK
     assert outcome.pictures == ()
+    assert any("no picture" in text for text in outcome.warnings)
     assert "no picture" in outcome.products[0][0].with_suffix(".log").read_text()
 
 

@@ -14,7 +14,8 @@ import pytest
 from memory_nights import images_of
 
 from kspecpipe.cli import main
-from kspecpipe.night.pool import LocalPool, usable_cores
+from kspecpipe.machine import usable_cores
+from kspecpipe.night.pool import LocalPool
 
 
 def words_of(camera, output, *more):

@@ -1,13 +1,22 @@
-"""How much memory this process has taken: for one run at a time where the system can tell."""
+"""What a process may use of its computer, and how much memory it has taken."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from pathlib import Path
 
 _FORGET = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 def forget_peak() -> None:
