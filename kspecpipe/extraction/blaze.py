@@ -11,6 +11,9 @@ from scipy import ndimage
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray
 
+#: Columns in most of which a spline misses the light where this ends steeply [pixel].
+_EDGE = 9
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlazeSplineOptions:
@@ -26,12 +29,19 @@ class BlazeSplineOptions:
         Rejection limit.
     corners : tuple of int
         Columns at which the slope may change at once: where the light is of another lamp.
+    edge_misfit : float
+        Relative misfit, over most of an outlier's neighbourhood, from which the light is taken to
+        end too steeply for these knots. Above any fringe.
+    edge_knot_distance : float
+        Distance of the knots there [pixel].
     """
 
     bspline_deg: int = 3
     knot_distance: float = 64.0
     clip_sigma: float = 4.0
     corners: tuple[int, ...] = ()
+    edge_misfit: float = 0.15
+    edge_knot_distance: float = 6.0
 
 
 def fit_blaze_spline(
@@ -60,26 +70,52 @@ def fit_blaze_spline(
         The blaze [electron], never negative.
     """
     options = options or BlazeSplineOptions()
-    n_x, degree = spectrum.size, options.bspline_deg
+    coarse = _knots(spectrum.size, options)
+    smooth = _clipped_spline(spectrum, known, error, coarse, options)
+    missed = np.abs(spectrum - smooth) > np.maximum(options.edge_misfit * smooth, 5 * error)
+    share = ndimage.uniform_filter1d((missed & known).astype(float), _EDGE, mode="nearest")
+    if not np.any(share > 0.5):
+        return np.asarray(np.maximum(smooth, 0))
+    near = ndimage.binary_dilation(share > 0.5, iterations=int(options.knot_distance))
+    fine = np.arange(0.0, spectrum.size, options.edge_knot_distance)
+    fine = fine[near[fine.astype(int)] & np.all(np.abs(fine[:, None] - coarse) > 2, axis=1)]
+    knots = np.sort(np.append(coarse, fine))
+    return np.asarray(np.maximum(_clipped_spline(spectrum, known, error, knots, options), 0))
+
+
+def _knots(n_x: int, options: BlazeSplineOptions) -> FloatArray:
+    """Return even knots, with those of the corners in place of what is close to them."""
+    degree = options.bspline_deg
     number = max(int(round(n_x / options.knot_distance)), 1)
     inner = np.linspace(0, n_x - 1, number + 1)
     corners = [at - 0.5 for at in options.corners if 0 < at < n_x]
     far = np.all(np.abs(inner[:, None] - np.array(corners or [np.inf])) > 4, axis=1)
     inner = np.sort(np.append(inner[far], np.repeat(corners, degree)))
-    knots = np.concatenate([np.full(degree, 0.0), inner, np.full(degree, n_x - 1.0)])
-    design = scipy.interpolate.BSpline.design_matrix(np.arange(float(n_x)), knots, degree).toarray()
+    return np.concatenate([np.full(degree, 0.0), inner, np.full(degree, n_x - 1.0)])
+
+
+def _clipped_spline(
+    spectrum: FloatArray,
+    known: BoolArray,
+    error: FloatArray,
+    knots: FloatArray,
+    options: BlazeSplineOptions,
+) -> FloatArray:
+    """Fit a spline on given knots and reject what lies far off."""
+    x = np.arange(float(spectrum.size))
+    design = scipy.interpolate.BSpline.design_matrix(x, knots, options.bspline_deg).toarray()
     # fringes of some per cent must not be taken for outliers, nor bright columns decide alone
     weight = known / (error**2 + (0.03 * spectrum) ** 2 + 1e-30)
     bend = np.diff(np.eye(design.shape[1]), 2, axis=0)
-    taper = np.ones(n_x)
+    taper = np.ones(x.size)
     for _ in range(6):
         gram = (design.T * (weight * taper)) @ design
         gram += 1e-6 * np.trace(gram) / gram.shape[0] * (bend.T @ bend)
-        smooth = design @ np.linalg.solve(gram, design.T @ (weight * taper * spectrum))
+        smooth: FloatArray = design @ np.linalg.solve(gram, design.T @ (weight * taper * spectrum))
         pull = np.abs(spectrum - smooth) * np.sqrt(weight)
         scatter = max(1.4826 * float(np.median(pull[known])), 1e-12)
         taper = (pull < options.clip_sigma * max(scatter, 0.5)).astype(float)
-    return np.asarray(np.maximum(smooth, 0))
+    return smooth
 
 
 @dataclass(frozen=True, eq=False)

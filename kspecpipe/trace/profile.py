@@ -17,7 +17,7 @@ from kspecpipe.trace.clean import (
     solve_blocks,
 )
 from kspecpipe.trace.model import SurfaceOptions, Traces, fit_surface
-from kspecpipe.trace.profile_fit import first_guess, fit_profile, widths
+from kspecpipe.trace.profile_fit import ProfileShape, first_guess, fit_profile, widths
 from kspecpipe.trace.table import Profile, sample_profile
 
 __all__ = ["Profile", "ProfileOptions", "measure_profile", "sample_profile"]
@@ -95,8 +95,10 @@ def measure_profile(
     half_width = _half_width(traces, options.half_width, floor=spectra.floor)
     profile = first_guess(traces, half_width)
     spectra = solve_blocks(spectra, traces, profile)
+    shape: ProfileShape | None = None
     for round_ in range(options.iterations):
-        shape = fit_profile(spectra, traces, half_width, (options.order_x, options.order_fibre))
+        orders = (options.order_x, options.order_fibre)
+        shape = fit_profile(spectra, traces, half_width, orders, shape)
         traces = replace(traces, y=traces.y + shape.centre(traces))
         profile = shape.tabulate(traces.y.shape[0], options.fibre_nodes, options.x_nodes)
         spectra = solve_blocks(spectra, traces, profile)

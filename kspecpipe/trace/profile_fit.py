@@ -32,6 +32,10 @@ _POLYNOMIALS = (
     )
     / 120
 )
+#: Relative difference of a fibre's width that is expected: with little light it has the others'.
+_OWN = 0.1
+#: How much it counts, relative to the data, that both far wings are alike.
+_EVEN = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +51,14 @@ class ProfileShape:
         the phase of the pixels.
     x_range : tuple of float
         Columns with light; the shape is held constant beyond.
+    own : ndarray, shape (nfib, n_knot), or None
+        What each fibre has beside that: fibres of one slit differ in width by some per cent.
     """
 
     coefficients: FloatArray
     spacing: int
     x_range: tuple[float, float]
+    own: FloatArray | None = None
 
     @property
     def knots(self) -> FloatArray:
@@ -64,7 +71,7 @@ class ProfileShape:
         along = along_terms(x, self.x_range, self.coefficients.shape[0])
         across = across_terms(fibre, n_fibre, self.coefficients.shape[1])
         value: FloatArray = np.einsum("xi,fj,ijk->fxk", along, across, self.coefficients)
-        return value
+        return value if self.own is None else value + self.own[np.asarray(fibre, int), None]
 
     def centre(self, traces: Traces) -> FloatArray:
         """Offset of the flux centroid from the trace (nfib, nx) [pixel]."""
@@ -76,7 +83,8 @@ class ProfileShape:
 
     def tabulate(self, n_fibre: int, fibre_nodes: int, x_nodes: int) -> Profile:
         """Tabulate the normalised profile about its centroid."""
-        fibre = np.linspace(0, n_fibre - 1, min(fibre_nodes, n_fibre))
+        nodes = n_fibre if self.own is not None else min(fibre_nodes, n_fibre)
+        fibre = np.linspace(0, n_fibre - 1, nodes)
         low, high = self.x_range
         x = np.linspace(low, high, x_nodes if self.coefficients.shape[0] > 1 else 1)
         shape = self.at(fibre, x, n_fibre)
@@ -126,7 +134,11 @@ def across_terms(fibre: FloatArray | IntArray, n_fibre: int, number: int) -> Flo
 
 
 def fit_profile(
-    spectra: BlockSpectra, traces: Traces, half_width: float, orders: tuple[int, int]
+    spectra: BlockSpectra,
+    traces: Traces,
+    half_width: float,
+    orders: tuple[int, int],
+    earlier: ProfileShape | None = None,
 ) -> ProfileShape:
     """Fit the profile to blocks of columns with given fluxes, neighbours together.
 
@@ -140,6 +152,10 @@ def fit_profile(
         Half width of the profile [pixel].
     orders : tuple of int
         Polynomial orders along the dispersion and across the fibres.
+    earlier : ProfileShape or None
+        Last round's: how much wider or narrower than the shape of all each fibre is, is fitted at
+        once. Else the far wings, which lie under the next fibre's core, stand in for it, and pull
+        the centroid.
 
     Raises
     ------
@@ -157,28 +173,127 @@ def fit_profile(
     x_range = (float(spectra.x[lit[0]]), float(spectra.x[lit[-1]]))
     along = along_terms(spectra.x, x_range, order_x + 1)
     across = across_terms(np.arange(used.shape[0]), used.shape[0], order_u + 1)
+    stretch = _stretch(earlier, used.shape[0]) if earlier else None
+    columns = _Columns(spectra, used, across, stretch, spacing, number)
+    gram, side = _normal_equations(columns, traces, lit.tolist(), along)
     n_knot = 2 * number + 1
     size = (order_x + 1) * (order_u + 1) * n_knot
-    gram, side = np.zeros((size, size)), np.zeros(size)
+    # change over the detector is only believed as far as the light asks for it
+    ridge = 1e-9 + 1e-5 * (np.arange(size) >= n_knot)
+    ridge *= np.tile(np.diag(gram)[:n_knot], size // n_knot)
+    ridge = np.append(ridge, np.full(gram.shape[0] - size, _OWN**-2.0))
+    gram[np.diag_indices(gram.shape[0])] += ridge
+    gram[:size, :size] += _even_wings(np.diag(gram)[:n_knot], 0.5 * traces.pitch / spacing, size)
+    solution = cho_solve(cho_factor(gram), side)
+    shape = solution[:size].reshape(order_x + 1, order_u + 1, n_knot)
+    own = None if stretch is None else solution[size:, None] * stretch
+    return ProfileShape(shape, spacing, x_range, own)
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """What the columns of the design are made of: splines, then perhaps a width per fibre."""
+
+    spectra: BlockSpectra
+    used: BoolArray
+    across: FloatArray
+    stretch: FloatArray | None
+    spacing: int
+    number: int
+
+    @property
+    def n_spline(self) -> int:
+        """Number of the columns of the splines."""
+        return int(self.across.shape[1] * (2 * self.number + 1))
+
+    def of(self, block: int, rows: slice) -> FloatArray:
+        """Light of each coefficient on rows of one block (nrow, ncolumn)."""
+        used, knots = self.used[:, block], (self.spacing, self.number, rows)
+        design = _design(self.spectra, used, block, self.across, knots)
+        if self.stretch is None:
+            return design
+        return np.hstack([design, _stretched(self.spectra, used, block, self.stretch, knots)])
+
+
+def _normal_equations(
+    columns: _Columns, traces: Traces, lit: list[int], along: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Sum over blocks: splines change along the dispersion, the fibres' widths do not."""
+    spectra, used = columns.spectra, columns.used
+    size = along.shape[1] * columns.n_spline
+    total = size + (0 if columns.stretch is None else used.shape[0])
+    gram, side = np.zeros((total, total)), np.zeros(total)
     basis = floor_basis(traces, spectra.value.shape[0])
     level, margin = floor_level(spectra, spectra.y), int(2.5 * traces.pitch)
-    ranges = [_rows_of(spectra, used[:, b], b, margin) for b in lit.tolist()]
-    weight = np.zeros((spectra.value.shape[0], lit.size))
+    ranges = [_rows_of(spectra, used[:, b], b, margin) for b in lit]
+    weight = np.zeros((spectra.value.shape[0], len(lit)))
     for i, rows in enumerate(ranges):
         weight[rows, i] = spectra.weight[rows, lit[i]]
     inner = spline_products(basis, weight)
-    for i, (b, rows) in enumerate(zip(lit.tolist(), ranges, strict=True)):
-        design = _design(spectra, used[:, b], b, across, (spacing, number, rows))
+    spline, own = slice(0, columns.n_spline), slice(columns.n_spline, None)
+    for i, (b, rows) in enumerate(zip(lit, ranges, strict=True)):
         floor = basis[rows], inner[i], float(level[b])
-        part, target = _without_floor(design, floor, weight[rows, i], spectra.value[rows, b])
-        gram += np.kron(np.outer(along[b], along[b]), part)
-        side += np.kron(along[b], target)
-    # change over the detector is only believed as far as the light asks for it
-    ridge = 1e-9 + 1e-5 * (np.arange(size) >= n_knot)
-    gram[np.diag_indices(size)] += ridge * np.tile(np.diag(gram)[:n_knot], size // n_knot)
-    solution = cho_solve(cho_factor(gram), side)
-    shape = solution.reshape(order_x + 1, order_u + 1, n_knot)
-    return ProfileShape(shape, spacing, x_range)
+        part, target = _without_floor(
+            columns.of(b, rows), floor, weight[rows, i], spectra.value[rows, b]
+        )
+        gram[:size, :size] += np.kron(np.outer(along[b], along[b]), part[spline, spline])
+        gram[:size, size:] += np.kron(along[b][:, None], part[spline, own])
+        gram[size:, size:] += part[own, own]
+        side[:size] += np.kron(along[b], target[spline])
+        side[size:] += target[own]
+    gram[size:, :size] = gram[:size, size:].T
+    return gram, side
+
+
+def _even_wings(diagonal: FloatArray, start: float, size: int) -> FloatArray:
+    """Penalty on the difference of both wings beyond half a pitch (size, size).
+
+    What one fibre has there and its neighbour lacks in its core cannot be told apart when
+    neighbours are about equally bright, but it decides where the centroid is.
+    """
+    n_knot = diagonal.size
+    far = np.flatnonzero(np.arange(n_knot) - n_knot // 2 >= start)
+    difference = np.zeros((far.size, n_knot))
+    difference[np.arange(far.size), far] = 1
+    difference[np.arange(far.size), n_knot - 1 - far] = -1
+    penalty = (difference.T * (_EVEN * diagonal[far])) @ difference
+    return np.kron(np.eye(size // n_knot), penalty)
+
+
+def _stretch(shape: ProfileShape, n_fibre: int) -> FloatArray:
+    """Change of the coefficients per relative change of the width (nfib, n_knot)."""
+    middle = np.array([np.mean(shape.x_range)])
+    coefficients = shape.at(np.arange(n_fibre), middle, n_fibre)[:, 0]
+    centre = coefficients @ shape.knots / coefficients.sum(axis=1)
+    offset = np.arange(8 * shape.knots[0], 8 * shape.knots[-1] + 1) / 8
+    knot, value = spline_values(offset / shape.spacing)
+    design = np.zeros((offset.size, shape.knots.size + 2 * DEGREE))
+    np.put_along_axis(design, knot + shape.knots.size // 2 + DEGREE, value, axis=1)
+    design = design[:, DEGREE:-DEGREE]
+    change = -np.gradient((offset[:, None] - centre) * (design @ coefficients.T), offset, axis=0)
+    return np.asarray(np.linalg.lstsq(design, change, rcond=None)[0].T)
+
+
+def _stretched(
+    spectra: BlockSpectra,
+    used: BoolArray,
+    block: int,
+    stretch: FloatArray,
+    knots: tuple[int, int, slice],
+) -> FloatArray:
+    """Change of each fibre's light on rows of one block with its width (nrow, nfib)."""
+    spacing, number, rows = knots
+    fibre = np.flatnonzero(used)
+    y, reach = spectra.y[fibre, block], spacing * (number + _MARGIN)
+    row = np.ceil(y - reach).astype(int)[:, None] + np.arange(2 * reach + 1)
+    knot, value = spline_values((row - y[:, None]) / spacing)
+    at = np.clip(knot + number, 0, 2 * number)
+    light = np.sum(stretch[fibre[:, None, None], at] * (np.abs(knot) <= number) * value, axis=2)
+    inside = (row >= rows.start) & (row < rows.stop)
+    design = np.zeros((rows.stop - rows.start, used.size))
+    index = (np.where(inside, row - rows.start, 0), fibre[:, None])
+    np.add.at(design, index, inside * light * spectra.flux[fibre, block][:, None])
+    return design
 
 
 def _without_floor(

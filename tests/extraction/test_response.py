@@ -63,6 +63,15 @@ def test_dark_columns_are_continued_and_say_so():
     assert flat.good.mean() > 0.98
 
 
+@pytest.mark.parametrize("width", [1.5, 6.0])
+def test_light_that_ends_steeply_is_followed_by_the_blaze(width):
+    lamp = 2e4 * (1 + X / 1000) / (1 + np.exp(-(X - 165) / width))
+    found = split_response(spectra(np.random.default_rng(3), lamp=lamp), np.ones(7, dtype=bool))
+    assert found.blaze_rms < 0.05
+    lit = 165 + 8 * width < X
+    assert np.abs(found.blaze[lit] / lamp[lit] - 1).max() < 0.05
+
+
 def test_noise_of_faint_flats_stays_out_of_the_flat():
     found = split_response(
         spectra(np.random.default_rng(4), lamp=LAMP / 100), np.ones(7, dtype=bool)

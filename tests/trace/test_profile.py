@@ -59,6 +59,21 @@ def test_columns_without_light_are_extrapolated_to_three_hundredths(frames, layo
     assert np.sqrt(np.mean(off[:, dark] ** 2)) < 0.03
 
 
+def test_fibres_of_different_width_keep_their_centroids_and_their_flux(frames, layout):
+    bench = frames.Bench(skew=1.2)
+    bench.widths = bench.widths * (1 + 0.04 * np.cos(2.5 * np.arange(8)))[:, None]
+    bench.skews = np.full_like(bench.skews, 1.2)
+    flat = bench.exact(frames.lamp(bench, throughput=np.linspace(0.8, 1.2, 8)))
+    profile, traces = measure_profile(flat, find_traces(flat, layout))
+    assert np.sqrt(np.mean((traces.y - bench.y) ** 2)) < 0.005
+    ratio = (traces.width / bench.widths).mean(axis=1)
+    assert ratio.std() < 0.005
+    window, weights = sample_profile(profile, traces.y)
+    truth = bench.profile(window, weights.shape[1])
+    shared = (weights * truth).sum(axis=1) / (truth**2).sum(axis=1)
+    assert np.ptp(shared.mean(axis=1)) < 0.01
+
+
 @settings(max_examples=20, deadline=None)
 @given(shift=st.floats(-4, 4))
 def test_samples_sum_to_one_and_have_their_centroid_on_the_trace(measured, shift):
