@@ -49,7 +49,7 @@ def model_error(
     share, group = np.full(flux.shape, np.nan), 14
     for f, profile in enumerate(slabs.profile):
         model = np.maximum(flux[f], 0) * profile
-        near = ndimage.maximum_filter1d(model, 5, axis=0)
+        near = _highest_near(model)
         sigma = np.sqrt(noise[slabs.rows(f)] + near)
         bright = near > 10 * sigma
         # what noise alone may show is no error of the model
@@ -118,7 +118,7 @@ def find_cosmic(
     for f, profile in enumerate(slabs.profile):
         model[slabs.rows(f)] += flux[f] * profile
     residual = value - model
-    variance = ndimage.maximum_filter1d(model, 5, axis=0)
+    variance = _highest_near(model)
     variance *= limits.tolerance
     variance *= variance
     variance += np.maximum(model, 0, out=model)
@@ -193,5 +193,21 @@ def _pull_without(
 
 def beside_cosmic(cosmic: BoolArray) -> BoolArray:
     """Find the 8 neighbours of rejected pixels."""
-    near = ndimage.binary_dilation(cosmic, np.ones((3, 3), dtype=bool))
+    wide = cosmic.copy()
+    wide[1:] |= cosmic[:-1]
+    wide[:-1] |= cosmic[1:]
+    near = wide.copy()
+    near[:, 1:] |= wide[:, :-1]
+    near[:, :-1] |= wide[:, 1:]
     return np.asarray(near & ~cosmic)
+
+
+def _highest_near(image: FloatArray) -> FloatArray:
+    """Take the running maximum over 5 rows; rows beyond the edges do not count."""
+    pair = image.copy()
+    np.maximum(image[:-1], image[1:], out=pair[:-1])
+    highest = pair.copy()
+    np.maximum(highest[2:], pair[:-2], out=highest[2:])
+    np.maximum(highest[1:], pair[:-1], out=highest[1:])
+    np.maximum(highest[:-2], image[2:], out=highest[:-2])
+    return highest

@@ -35,7 +35,9 @@ class Halo:
         total = np.zeros_like(light)
         for sigma, fraction in zip(self.sigma, self.fraction, strict=True):
             if fraction > 0:
-                total += fraction * _smear(light, float(sigma))
+                smeared = _smear(light, float(sigma))
+                smeared *= light.dtype.type(fraction)
+                total += smeared
         return total
 
 
@@ -99,7 +101,7 @@ def measure_halo(flat: Signal, traces: Traces, *, options: HaloOptions | None = 
     rows = _outer_rows(flat.shape[0], traces, options.clear * width, options.reach * pitch)
     if not rows.any():
         return Halo(sigma, np.zeros(sigma.size))
-    light = fibre_light_image(flat, traces)
+    light = fibre_light_image(flat, traces).astype(float)
     edges = np.linspace(0, flat.shape[1], options.blocks + 1).astype(int)
     smeared = [_block_means(_smear(light, float(s)), edges) for s in sigma]
     seen = _block_means(np.where(flat.good, flat.value, 0.0), edges)
@@ -119,27 +121,30 @@ def _smear(light: FloatArray, sigma: float) -> FloatArray:
     What is this smooth needs few samples: the image is binned, smeared and interpolated.
     """
     step = max(int(sigma / 4), 1)
-    into, back = zip(*(_binning(n, step) for n in light.shape), strict=True)
+    into, back = zip(*(_binning(n, step, light.dtype) for n in light.shape), strict=True)
     coarse = into[0] @ light @ into[1].T
     # Binning and interpolation smear too: by a box and a triangle of this width.
     narrow = np.sqrt(sigma**2 - (step**2 - 1) / 4) / step
     across = gaussian_filter1d(coarse, narrow, axis=0, mode="constant")
     smooth = gaussian_filter1d(across, narrow, axis=1, mode="nearest")
-    smeared: FloatArray = (back[1] @ (back[0] @ smooth).T).T
+    smeared: FloatArray = back[0] @ (back[1] @ smooth.T).T
     return smeared
 
 
-def _binning(n: int, step: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+def _binning(
+    n: int, step: int, dtype: np.dtype[np.floating]
+) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Return the matrix that averages bins of ``step`` pixels, and the one that interpolates."""
     edges = np.append(np.arange(0, n, step), n)
     count = np.diff(edges)
     index = np.repeat(np.arange(count.size), count)
-    into = sparse.csr_array((1 / count[index], (index, np.arange(n))), shape=(count.size, n))
+    part = (1 / count[index]).astype(dtype)
+    into = sparse.csr_array((part, (index, np.arange(n))), shape=(count.size, n))
     centre = 0.5 * (edges[:-1] + edges[1:] - 1)
     place = np.interp(np.arange(n), centre, np.arange(count.size))
     lower = np.minimum(place.astype(int), max(count.size - 2, 0))
     upper = np.minimum(lower + 1, count.size - 1)
-    share = np.stack([1 - (place - lower), place - lower])
+    share = np.stack([1 - (place - lower), place - lower]).astype(dtype)
     at = np.tile(np.arange(n), 2), np.concatenate([lower, upper])
     back = sparse.csr_array((share.ravel(), at), shape=(n, count.size))
     return into, back
@@ -165,7 +170,7 @@ def fibre_light_image(image: Signal, traces: Traces, reach: float = 1.5) -> Floa
     # saturated light is scattered too: at least as much as was recorded
     spoilt = np.uint16(UNUSABLE & ~DQ.SATURATED)
     known = ((image.dq & spoilt) == 0) & np.isfinite(image.value)
-    return np.where(lit & known, image.value, 0.0).astype(float)
+    return np.where(lit & known, image.value, image.value.dtype.type(0))
 
 
 def _block_means(image: FloatArray, edges: IntArray) -> FloatArray:
@@ -224,9 +229,7 @@ def subtract_scattered(
     """
     scattered: FloatArray = np.zeros(image.shape, dtype=image.value.dtype)
     if halo is not None:
-        light = fibre_light_image(image, traces).astype(image.value.dtype)
-        scattered = halo.image(light)
-        del light
+        scattered = halo.image(fibre_light_image(image, traces))
     near = replace(image, value=image.value - scattered)
     scattered = (scattered + fit_background(near, traces, layout, options=options)).astype(
         np.float32
