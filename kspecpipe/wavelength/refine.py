@@ -36,6 +36,9 @@ class RefineOptions:
         night-sky lines vary in strength against each other.
     least_error : float
         No line is trusted better than this: the arc's own wavelengths are not [pixel].
+    worst_error : float
+        A line whose error is larger than that of the best by this factor is left out: it adds
+        nothing, but where lines are few its disagreement would cost all of them.
     rounds : int
         Gauss-Newton rounds.
     """
@@ -46,6 +49,7 @@ class RefineOptions:
     expected_slope: float = 0.03
     blend_error: float = 0.4
     least_error: float = 0.02
+    worst_error: float = 8.0
     rounds: int = 5
 
 
@@ -268,7 +272,8 @@ def _reduced_chi2(pull: FloatArray, parameters: int) -> float:
 def _fit_shift(table: dict[str, np.ndarray], applied: float, options: RefineOptions) -> Refinement:
     """Shift and slope from the blends, beside the slope applied, with the scatter they show."""
     nan = float("nan")
-    strong, used, u = table["used"], table["used"].copy(), table["u"]
+    strong, u, own = table["used"], table["u"], table["offset_error"]
+    used = strong & (own < options.worst_error * np.min(own, where=strong, initial=np.inf))
     for _ in range(used.size):
         extra, columns = 0.0, np.stack([np.ones_like(u), u], axis=1)
         wide = used.sum() >= 3 and np.ptp(u[used]) > 2 * options.slope_span

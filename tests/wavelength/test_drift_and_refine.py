@@ -93,6 +93,18 @@ def test_sky_lines_on_one_side_of_the_chip_show_no_slope(night, expose, signal, 
     assert (found.slope, np.isnan(found.slope_error)) == (0.0, True)
 
 
+def test_one_clean_line_is_believed_beside_a_blend_that_disagrees(night, expose, signal, sky_lines):
+    recipe, _, solution = night
+    exposure = signal(sky_exposure(expose, sky_lines, recipe))
+    two = sky_lines.select(np.isin(sky_lines.wavelength, (6300.304, 6533.044, 6553.617)))
+    blend = two.wavelength.copy()
+    blend[1:] = 6530.0, 6533.6
+    odd = replace(two, wavelength=blend)
+    found = refine_zero_point(exposure, solution.wavelength, solution.lsf_shape, odd, LIVE)
+    assert found.shift == pytest.approx(0.8, abs=0.05)
+    assert found.lines["used"].tolist() == [True, False]
+
+
 def test_weak_sky_lines_move_nothing(night, expose, signal, sky_lines):
     recipe, _, solution = night
     exposure = sky_exposure(expose, sky_lines, recipe, brightness=10.0)
