@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kspecpipe.signal import FloatArray
+from kspecpipe.signal import BoolArray, FloatArray
 from kspecpipe.wavelength.components import Components
 from kspecpipe.wavelength.groups import Measurement, local_residual
 from kspecpipe.wavelength.scene import (
@@ -18,8 +18,8 @@ from kspecpipe.wavelength.scene import (
 
 #: Lines closer than this are not told apart without their strengths [FWHM].
 _OVERLAP = 0.8
-#: Scatter of the logarithm of strengths about the listed ones.
-_SCATTER = 0.5
+#: Scatter of the logarithm of strengths about the listed ones, and about a guess.
+_SCATTER, _UNLISTED_SCATTER = 0.5, 1.0
 
 
 def common_errors(
@@ -101,43 +101,55 @@ def _blend_error(parts: Components, model: Model, place: FloatArray) -> FloatArr
 
 
 def split_error(parts: Components, model: Model, quiet: float, place: FloatArray) -> FloatArray:
-    """Displacement (n_group,) of blends that are split otherwise than the list says [pixel].
+    """Displacement (n_group,) of blends that the list splits otherwise, or not at all [pixel].
 
     Where lines overlap, a split that is far from the listed one is as likely a displacement that
-    the fit has taken for flux: what exceeds the scatter of listed strengths counts as error.
+    the fit has taken for flux: what exceeds the scatter of listed strengths counts as error. Where
+    the list gives no strengths, half of what they may be wrong by does.
     """
-    listed = _listed_strength(parts, model, quiet)
-    cluster = blend_groups(place, listed > 0, _OVERLAP * model.lsf.basis.fwhm)
-    cluster = np.where(listed > 0, cluster, cluster.max() + 1 + np.arange(cluster.size))
-    count = int(cluster.max()) + 1
+    strength, listed = _expected_strength(parts, model, quiet)
+    expects = strength > 0
+    fwhm = model.lsf.basis.fwhm
+    cluster = blend_groups(place, expects, _OVERLAP * fwhm)
+    cluster = np.where(expects, cluster, cluster.max() + 1 + np.arange(cluster.size))
+
+    def total(values: FloatArray) -> FloatArray:
+        return np.asarray(np.bincount(cluster, values), float)
 
     def share(flux: FloatArray) -> FloatArray:
-        total = np.bincount(cluster, flux, count)
-        return flux / np.maximum(total, 1e-12)[cluster]
+        return np.asarray(flux / np.maximum(total(flux), 1e-12)[cluster])
 
-    expected, fitted = share(listed), share(model.intensity)
-    centre = np.bincount(cluster, expected * place, count)
-    apart = np.where(listed > 0, place - centre[cluster], 0.0)
-    moved = np.bincount(cluster, fitted * apart, count)
-    scatter = _SCATTER**2 * np.bincount(cluster, (expected * apart) ** 2, count)
-    excess = np.sqrt(np.maximum(moved**2 - scatter, 0.0))
-    near = np.sqrt(np.bincount(cluster, expected * apart**2, count))
-    near = np.exp(-((2 * near / (0.7 * model.lsf.basis.fwhm)) ** 2))
+    expected, fitted = share(strength), share(model.intensity)
+    apart = np.where(expects, place - total(expected * place)[cluster], 0.0)
+    moves = (expected * apart) ** 2
+    open_split = total(np.where(listed, 0.0, _UNLISTED_SCATTER**2 * moves))
+    scatter = total(np.where(listed, _SCATTER**2 * moves, 0.0)) + open_split
+    excess = np.sqrt(np.maximum(total(fitted * apart) ** 2 - scatter, 0.0))
+    overlap = np.exp(-4 * total(expected * apart**2) / (0.7 * fwhm) ** 2)
+    error = overlap * (excess + 0.5 * np.sqrt(open_split))
     # The position of a group is that of its clusters, weighted with their flux.
-    total = np.bincount(model.group, model.intensity, model.n_group)
-    weight = model.intensity / np.maximum(total, 1e-9)[model.group]
-    moved = weight * (near * excess)[cluster]
-    return np.asarray(np.bincount(model.group, moved, model.n_group), float)
+    flux = np.bincount(model.group, model.intensity, model.n_group)
+    weight = model.intensity / np.maximum(flux, 1e-9)[model.group]
+    return np.asarray(np.bincount(model.group, weight * error[cluster], model.n_group), float)
 
 
-def _listed_strength(parts: Components, model: Model, quiet: float) -> FloatArray:
-    """Strength of each line from its listed one and those of its lamp's other lines, else 0."""
-    known = np.isfinite(parts.intensity) & parts.trusted
-    ratio = np.where(known, model.intensity / np.where(known, parts.intensity, 1.0), np.nan)
-    seen = known & (model.intensity > 5 * quiet)
+def _expected_strength(
+    parts: Components, model: Model, quiet: float
+) -> tuple[FloatArray, BoolArray]:
+    """Strength (n_line,) as lines of the same lamp elsewhere say, else 0; and who is listed.
+
+    Lines without a listed strength are taken for faint ones of their lamp.
+    """
+    listed = np.isfinite(parts.intensity) & parts.trusted
     strength = np.zeros(parts.intensity.size)
-    for line in np.flatnonzero(known):
-        others = seen & (parts.species == parts.species[line]) & (model.group != model.group[line])
-        if others.any():
-            strength[line] = parts.intensity[line] * np.median(ratio[others])
-    return strength
+    for name in np.unique(parts.species[listed]):
+        mine = parts.trusted & (parts.species == name)
+        known = mine & listed
+        relative = np.where(listed, parts.intensity, np.quantile(parts.intensity[known], 0.25))
+        seen = np.flatnonzero(known & (model.intensity > 5 * quiet))
+        ratio = model.intensity[seen] / parts.intensity[seen]
+        for line in np.flatnonzero(mine):
+            others = ratio[model.group[seen] != model.group[line]]
+            if others.size:
+                strength[line] = relative[line] * np.median(others)
+    return strength, listed

@@ -21,7 +21,7 @@ def darken(first: int, last: int) -> Any:
 def warp(scene: Any) -> None:
     """Move the lines of every fibre along the dispersion by an amount of its own."""
     x, number = np.arange(scene.adu.shape[2]), np.arange(14)[:, None]
-    scene.move(columns=scene.of_fibres(0.3 * np.sin(x / 11 + number)))
+    scene.move(columns=scene.of_fibres(0.4 * np.sin(x / 11 + number)))
 
 
 def bend(scene: Any) -> None:
@@ -60,13 +60,13 @@ FEW += ["LAMPS OFF", "LAMP FLUX MIN"]
 FAULTS = {
     "LINES IDENTIFIED": (few_lines, FEW),
     "LINES USED": (few_lines, FEW),
-    "WAVE RMS": (warp, ["WAVE HELD OUT"]),
+    "WAVE RMS": (warp, ["WAVE HELD OUT", "WAVE COVERAGE"]),
     "WAVE HELD OUT": (bend, ["WAVE RMS"]),
-    "WAVE MARGIN": (darken(320, 500), ["WAVE COVERAGE"]),
+    "WAVE MARGIN": (darken(320, 500), ["WAVE COVERAGE", "LINES USED"]),
     "WAVE COVERAGE": (darken(0, 210), ["LINES USED"]),
-    "LSF FWHM": (blur, []),
+    "LSF FWHM": (blur, ["LINES USED"]),
     "TRACE SHIFT": (sink, []),
-    "SATURATED FRACTION": (overexpose, ["WAVE RMS"]),
+    "SATURATED FRACTION": (overexpose, ["WAVE RMS", "WAVE COVERAGE"]),
     "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), ["LAMP FLUX MIN"]),
     "LAMP FLUX MIN": (lamps("Ne", "Ar", "Kr"), ["LAMPS OFF"]),
 }

@@ -38,16 +38,22 @@ def test_lines_that_stand_apart_may_differ_from_the_list():
     assert error_of([1900, 100, 1000, 1000], apart=5.0) == pytest.approx(0)
 
 
-@pytest.mark.parametrize(
-    "unknown",
-    [
-        {"flux": [1900, 100, 1000, 0]},  # the lamp of the faint one has no other line
-        {"flux": [1900, 100, 1000, 1000], "listed": (50.0, np.nan, 50.0, 50.0)},
-        {"flux": [1900, 100, 1000, 1000], "trusted": False},
-    ],
-)
-def test_without_an_expected_strength_nothing_is_contradicted(unknown):
-    assert error_of(**unknown) == pytest.approx(0)
+def test_without_another_line_of_the_lamp_nothing_is_contradicted():
+    assert error_of([1900, 100, 1000, 0]) == pytest.approx(0)
+    assert error_of([1900, 100, 1000, 1000], trusted=False) == pytest.approx(0)
+
+
+def test_a_close_neighbour_of_unknown_strength_is_an_error_however_the_fit_splits():
+    listed = (np.nan, np.nan, 50.0, 50.0)
+    for flux in ([1000, 1000, 1000, 1000], [1999, 1, 1000, 1000]):
+        assert 0.05 < error_of(flux, listed=listed)[0] < 0.8
+    assert error_of([1999, 1, 1000, 1000], listed=listed, apart=5.0) == pytest.approx(0)
+
+
+def test_lines_of_unknown_strength_are_taken_for_faint_ones():
+    bright, faint = (2000.0, np.nan, 50.0, 50.0), (50.0, np.nan, 50.0, 50.0)
+    flux = [1999, 1, 1000, 1000]
+    assert error_of(flux, listed=bright)[0] < 0.1 * error_of(flux, listed=faint)[0]
 
 
 def test_the_list_is_compared_as_bright_as_each_lamp_burns():
