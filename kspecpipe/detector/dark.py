@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import binary_dilation, median_filter
-from scipy.special import chdtri
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.detector.boxes import BoxGrid, box_means, box_surface
 from kspecpipe.detector.planes import Planes, row_blocks
@@ -254,12 +253,14 @@ def _weighted_median(values: FloatArray, weights: FloatArray) -> FloatArray:
 def _replace_outliers(dark: Signal, sigma: float) -> tuple[Signal, int]:
     """Give pixels above their surroundings the value of these, and their excess as error."""
     value = np.where(dark.good, dark.value, np.median(dark.value[dark.good]))
-    around = median_filter(value, size=5, mode="nearest")
+    around = scipy.ndimage.median_filter(value, size=5, mode="nearest")
     noise = np.where(dark.good, np.median(dark.variance[dark.good]), np.inf)
     excess = value - around
     # The edges of an event are lost in the noise one by one, but lie next to its core.
     core = excess > sigma * np.sqrt(noise)
-    near = binary_dilation(core, np.ones((3, 3))) & (excess > 0.5 * sigma * np.sqrt(noise))
+    near = scipy.ndimage.binary_dilation(core, np.ones((3, 3))) & (
+        excess > 0.5 * sigma * np.sqrt(noise)
+    )
     high = core | near
     replaced = Signal(
         np.where(high, around, dark.value),
@@ -277,7 +278,7 @@ def _unstable(
         return np.zeros(lost.shape, bool)
     degrees = np.maximum(n - lost - 1, 1)
     possible = np.arange(1, n)
-    limits = chdtri(possible, options.unstable_probability) / possible
+    limits = scipy.special.chdtri(possible, options.unstable_probability) / possible
     typical, _ = box_surface(chi2_per_degree, options.box)
     # One cosmic ray in a pixel is common; several in the same pixel are not cosmic rays.
     repeated = lost >= max(2, -(-n // 3))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.detector.boxes import BoxGrid, box_means, fill_empty
 from kspecpipe.detector.planes import Planes
@@ -146,7 +146,9 @@ def glow_components(
     shapes, amplitudes = _shapes(rates.reshape(n, -1), error, significance, max_components)
     maps = shapes.reshape(len(shapes), *rates.shape[1:])
     # Noise of a shape is multiplied by its strength in every science frame: glow is smooth.
-    images = [grid.surface(gaussian_filter(shape, 1.0, mode="nearest")) for shape in maps]
+    images = [
+        grid.surface(scipy.ndimage.gaussian_filter(shape, 1.0, mode="nearest")) for shape in maps
+    ]
     if not images:
         return Glow(np.empty((0, ny, nx), np.float32), np.empty((n, 0)))
     return Glow(np.asarray(images, np.float32), amplitudes)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy  # its `interpolate` is loaded when it is used: it takes long
-from scipy import ndimage
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
@@ -148,8 +147,8 @@ def _band_levels(image: Signal, bands: IntArray, sigma: float) -> tuple[FloatArr
         value = np.where(good, rows.value, 0).astype(float)
         for _ in range(3):
             number = good.sum(axis=0)
-            total = ndimage.gaussian_filter1d(np.where(good, value, 0).sum(axis=0), sigma)
-            smooth = ndimage.gaussian_filter1d(number.astype(float), sigma)
+            total = scipy.ndimage.gaussian_filter1d(np.where(good, value, 0).sum(axis=0), sigma)
+            smooth = scipy.ndimage.gaussian_filter1d(number.astype(float), sigma)
             level[i] = np.where(smooth > 0, total / np.maximum(smooth, 1e-9), 0)
             off = np.abs(value - level[i])
             scatter = 1.4826 * float(np.median(off[good])) if good.any() else 0.0

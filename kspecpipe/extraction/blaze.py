@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # `interpolate` and `optimize` are loaded when they are used: it takes long
-from scipy import ndimage
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray
@@ -73,10 +72,10 @@ def fit_blaze_spline(
     coarse = _knots(spectrum.size, options)
     smooth = _clipped_spline(spectrum, known, error, coarse, options)
     missed = np.abs(spectrum - smooth) > np.maximum(options.edge_misfit * smooth, 5 * error)
-    share = ndimage.uniform_filter1d((missed & known).astype(float), _EDGE, mode="nearest")
+    share = scipy.ndimage.uniform_filter1d((missed & known).astype(float), _EDGE, mode="nearest")
     if not np.any(share > 0.5):
         return np.asarray(np.maximum(smooth, 0))
-    near = ndimage.binary_dilation(share > 0.5, iterations=int(options.knot_distance))
+    near = scipy.ndimage.binary_dilation(share > 0.5, iterations=int(options.knot_distance))
     fine = np.arange(0.0, spectrum.size, options.edge_knot_distance)
     fine = fine[near[fine.astype(int)] & np.all(np.abs(fine[:, None] - coarse) > 2, axis=1)]
     knots = np.sort(np.append(coarse, fine))
@@ -186,7 +185,7 @@ def fit_blaze_sinc(
     if finite.sum() < 20:
         raise RecipeError(f"{finite.sum()} samples of the blaze have data; 20 are needed for a fit")
     filled = np.interp(x, x[finite], spectrum[finite])
-    smooth = ndimage.median_filter(filled, median_width, mode="nearest")
+    smooth = scipy.ndimage.median_filter(filled, median_width, mode="nearest")
     level = float(np.percentile(smooth, 95))
     used = finite & (smooth > low * level) & (smooth < high * level)
     if level <= 0 or used.sum() < 20:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy  # its `optimize` is loaded when it is used: it takes long
-from scipy import sparse
-from scipy.ndimage import gaussian_filter1d
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.extraction.background import BackgroundOptions, fit_background
 from kspecpipe.signal import DQ, UNUSABLE, BoolArray, FloatArray, IntArray, Signal
@@ -125,28 +123,28 @@ def _smear(light: FloatArray, sigma: float) -> FloatArray:
     coarse = into[0] @ light @ into[1].T
     # Binning and interpolation smear too: by a box and a triangle of this width.
     narrow = np.sqrt(sigma**2 - (step**2 - 1) / 4) / step
-    across = gaussian_filter1d(coarse, narrow, axis=0, mode="constant")
-    smooth = gaussian_filter1d(across, narrow, axis=1, mode="nearest")
+    across = scipy.ndimage.gaussian_filter1d(coarse, narrow, axis=0, mode="constant")
+    smooth = scipy.ndimage.gaussian_filter1d(across, narrow, axis=1, mode="nearest")
     smeared: FloatArray = back[0] @ (back[1] @ smooth.T).T
     return smeared
 
 
 def _binning(
     n: int, step: int, dtype: np.dtype[np.floating]
-) -> tuple[sparse.csr_array, sparse.csr_array]:
+) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     """Return the matrix that averages bins of ``step`` pixels, and the one that interpolates."""
     edges = np.append(np.arange(0, n, step), n)
     count = np.diff(edges)
     index = np.repeat(np.arange(count.size), count)
     part = (1 / count[index]).astype(dtype)
-    into = sparse.csr_array((part, (index, np.arange(n))), shape=(count.size, n))
+    into = scipy.sparse.csr_array((part, (index, np.arange(n))), shape=(count.size, n))
     centre = 0.5 * (edges[:-1] + edges[1:] - 1)
     place = np.interp(np.arange(n), centre, np.arange(count.size))
     lower = np.minimum(place.astype(int), max(count.size - 2, 0))
     upper = np.minimum(lower + 1, count.size - 1)
     share = np.stack([1 - (place - lower), place - lower]).astype(dtype)
     at = np.tile(np.arange(n), 2), np.concatenate([lower, upper])
-    back = sparse.csr_array((share.ravel(), at), shape=(n, count.size))
+    back = scipy.sparse.csr_array((share.ravel(), at), shape=(n, count.size))
     return into, back
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.extraction.blaze import (
@@ -171,7 +171,9 @@ def _fibre_flat(
     ratio = np.where(good, spectra.value / divisor, 0).astype(float)
     variance = np.where(good, spectra.variance / divisor**2, np.inf).astype(float)
     # noise as expected over some columns, so that the choice does not follow the noise itself
-    noise = np.sqrt(ndimage.median_filter(np.where(good, variance, 1e6), (1, 25), mode="nearest"))
+    noise = np.sqrt(
+        scipy.ndimage.median_filter(np.where(good, variance, 1e6), (1, 25), mode="nearest")
+    )
     smooth, smooth_variance = _smooth_course(ratio, variance, noise, options)
     direct = good & (noise < options.max_noise)
     value = np.where(direct, ratio, smooth)
@@ -194,12 +196,12 @@ def _smooth_course(
     ratio = ratio / np.where(known_column & (common > 0), common, 1)
     weight = np.where(lit, 1 / (np.where(lit, variance, 1) + options.max_noise**2), 0)
     size = options.smooth_width
-    total = ndimage.uniform_filter1d(weight, size, axis=1, mode="constant")
-    product = ndimage.uniform_filter1d(weight * ratio, size, axis=1, mode="constant")
-    squares = ndimage.uniform_filter1d(
+    total = scipy.ndimage.uniform_filter1d(weight, size, axis=1, mode="constant")
+    product = scipy.ndimage.uniform_filter1d(weight * ratio, size, axis=1, mode="constant")
+    squares = scipy.ndimage.uniform_filter1d(
         weight**2 * np.where(lit, variance, 0), size, axis=1, mode="constant"
     )
-    known = ndimage.uniform_filter1d(lit.astype(float), size, axis=1, mode="constant") > 0.25
+    known = scipy.ndimage.uniform_filter1d(lit.astype(float), size, axis=1, mode="constant") > 0.25
     smooth, spread = np.ones(ratio.shape), np.full(ratio.shape, options.max_noise**2)
     for f in np.flatnonzero(known.any(axis=1)):
         at = np.flatnonzero(known[f])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import sparse
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.signal import FloatArray, IntArray
 
@@ -126,7 +126,7 @@ def sample_at(
     position = (window - centre - profile.first_offset) * per_pixel
     lower, share = between(x, profile.x_node)
     index, value = _interpolation(position, lower, share, phases.shape[2], profile.x_node.size)
-    matrix = sparse.csr_matrix(
+    matrix = scipy.sparse.csr_matrix(
         (value.ravel(), index.ravel(), np.arange(0, value.size + 1, 8)),
         shape=(n_fibre * n_x, phases[..., 0].size),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import scipy  # its `interpolate` is loaded when it is used: it takes long
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.signal import FloatArray
 
