@@ -37,8 +37,8 @@ class RefineOptions:
     least_error : float
         No line is trusted better than this: the arc's own wavelengths are not [pixel].
     worst_error : float
-        A line whose error is larger than that of the best by this factor is left out: it adds
-        nothing, but where lines are few its disagreement would cost all of them.
+        Of fewer than five lines, one whose error is larger than that of the best by this factor is
+        left out: it adds nothing, but its disagreement would cost all of them.
     rounds : int
         Gauss-Newton rounds.
     """
@@ -273,7 +273,9 @@ def _fit_shift(table: dict[str, np.ndarray], applied: float, options: RefineOpti
     """Shift and slope from the blends, beside the slope applied, with the scatter they show."""
     nan = float("nan")
     strong, u, own = table["used"], table["u"], table["offset_error"]
-    used = strong & (own < options.worst_error * np.min(own, where=strong, initial=np.inf))
+    used = strong.copy()
+    if strong.sum() < 5:
+        used &= own < options.worst_error * np.min(own, where=strong, initial=np.inf)
     for _ in range(used.size):
         extra, columns = 0.0, np.stack([np.ones_like(u), u], axis=1)
         wide = used.sum() >= 3 and np.ptp(u[used]) > 2 * options.slope_span
