@@ -23,7 +23,7 @@ from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.trace.find import find_traces
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.trace.model import Traces
-from kspecpipe.trace.profile import measure_profile
+from kspecpipe.trace.profile import extend_wings, measure_profile
 from kspecpipe.trace.shift import ShiftOptions, TraceShift, measure_shift
 from kspecpipe.trace.table import Profile
 
@@ -268,6 +268,8 @@ def combine_flats(
                 image, traces, layout, halo, options=options.background
             )
         lamps.append(LampFlat(lamp, clean, background, level, rejected))
+    if halo is not None and not known:
+        profile = extend_wings(_sum(lamp.image for lamp in lamps), traces, profile)
     return MasterFlat(tuple(lamps), traces, profile, halo, shifts, saturated)
 
 

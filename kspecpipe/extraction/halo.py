@@ -100,6 +100,15 @@ def measure_halo(flat: Signal, traces: Traces, *, options: HaloOptions | None = 
     if not rows.any():
         return Halo(sigma, np.zeros(sigma.size))
     light = fibre_light_image(flat, traces).astype(float)
+    # The halos of the neighbours lie on top of the light: known once, they are taken off.
+    first = Halo(sigma, _fractions(flat, light, sigma, rows, options))
+    return Halo(sigma, _fractions(flat, _without(first, light), sigma, rows, options))
+
+
+def _fractions(
+    flat: Signal, light: FloatArray, sigma: FloatArray, rows: BoolArray, options: HaloOptions
+) -> FloatArray:
+    """Fit the fractions of the light that reach the outer rows."""
     edges = np.linspace(0, flat.shape[1], options.blocks + 1).astype(int)
     smeared = [_block_means(_smear(light, float(s)), edges) for s in sigma]
     seen = _block_means(np.where(flat.good, flat.value, 0.0), edges)
@@ -110,7 +119,12 @@ def measure_halo(flat: Signal, traces: Traces, *, options: HaloOptions | None = 
     # Every block has a level of its own besides: the background far from the fibres.
     levels = np.tile(np.eye(use.size), (int(rows.sum()), 1))
     target = (seen[rows] / scale)[:, use].ravel()
-    return Halo(sigma, _robust_fit(design, levels, target, options))
+    return _robust_fit(design, levels, target, options)
+
+
+def _without(halo: Halo, light: FloatArray) -> FloatArray:
+    """Take the halo off an image of the light, where there is any."""
+    return np.where(light == 0, light, light - halo.image(light))
 
 
 def _smear(light: FloatArray, sigma: float) -> FloatArray:
@@ -227,7 +241,7 @@ def subtract_scattered(
     """
     scattered: FloatArray = np.zeros(image.shape, dtype=image.value.dtype)
     if halo is not None:
-        scattered = halo.image(fibre_light_image(image, traces))
+        scattered = halo.image(_without(halo, fibre_light_image(image, traces)))
     near = replace(image, value=image.value - scattered)
     scattered = (scattered + fit_background(near, traces, layout, options=options)).astype(
         np.float32

@@ -110,6 +110,43 @@ def measure_profile(
     return profile, replace(traces, width=widths(profile, traces.y.shape))
 
 
+def extend_wings(
+    flat: Signal, traces: Traces, profile: Profile, *, options: ProfileOptions | None = None
+) -> Profile:
+    """Measure a profile anew, out to its far wings, when scattered light is gone.
+
+    Between the fibres of a raw flat nothing tells wings from scattered light, and a profile that
+    ends there misses half a per cent of the light. The traces stay: of all that is measured the
+    centroid suffers most from what subtracting scattered light leaves.
+
+    Parameters
+    ----------
+    flat : Signal, shape (ny, nx)
+        Flat without scattered light [electron].
+    traces : Traces
+        Its traces.
+    profile : Profile
+        As `measure_profile` found it.
+    options : ProfileOptions, optional
+        Blocks, orders, nodes.
+
+    Returns
+    -------
+    Profile
+        Normalised to 1, about the same traces.
+    """
+    options = options or ProfileOptions()
+    spectra = clean_blocks(flat, block_width(traces, options.blocks), traces)
+    half_width = _half_width(traces, options.half_width, floor=spectra.floor)
+    spectra = reject_rows(solve_blocks(spectra, traces, profile), profile)
+    orders = (options.order_x, options.order_fibre)
+    common = fit_profile(spectra, traces, half_width, orders)
+    shape = fit_profile(spectra, traces, half_width, orders, common)
+    n_fibre = traces.y.shape[0]
+    wide = shape.tabulate(n_fibre, options.fibre_nodes, options.x_nodes, centred=False)
+    return wide.non_negative()
+
+
 def _half_width(traces: Traces, factor: float, *, floor: bool) -> float:
     """Half width of the profile [pixel]: some FWHM, but not beyond the next fibre's far wing.
 

@@ -81,8 +81,10 @@ class ProfileShape:
         moment = shape @ self.knots / shape.sum(axis=2)
         return np.stack([np.interp(np.arange(n_x), nodes, row) for row in moment])
 
-    def tabulate(self, n_fibre: int, fibre_nodes: int, x_nodes: int) -> Profile:
-        """Tabulate the normalised profile about its centroid."""
+    def tabulate(
+        self, n_fibre: int, fibre_nodes: int, x_nodes: int, *, centred: bool = True
+    ) -> Profile:
+        """Tabulate the normalised profile about its centroid, or about the trace as it is."""
         nodes = n_fibre if self.own is not None else min(fibre_nodes, n_fibre)
         fibre = np.linspace(0, n_fibre - 1, nodes)
         low, high = self.x_range
@@ -92,7 +94,7 @@ class ProfileShape:
         per_pixel = int(np.ceil(8 / self.spacing))
         reach = int(self.knots[-1] + _MARGIN * self.spacing)
         offset = np.arange(-reach * per_pixel, reach * per_pixel + 1) / per_pixel
-        where = offset + centre[:, :, None]
+        where = offset + centre[:, :, None] * centred
         knot, value = spline_values(where / self.spacing)
         inside = np.abs(knot) <= self.knots.size // 2
         at = np.where(inside, knot + self.knots.size // 2, 0).reshape(*shape.shape[:2], -1)

@@ -48,6 +48,12 @@ def test_halo_is_measured_even_if_the_image_of_the_slit_is_tilted(tilt: float) -
     assert np.abs(left.mean()) < 0.002 * 3e4 / _PITCH
 
 
+def test_halos_of_the_neighbours_are_not_scattered_again() -> None:
+    traces = _traces()
+    halo = measure_halo(_exposed(_light(traces) + _halo(traces)), traces)
+    assert halo.fraction.sum() == pytest.approx(0.05, rel=0.015)
+
+
 def test_ghost_fibres_beside_the_first_one_are_not_taken_for_halo() -> None:
     traces = _traces(1.0)
     truth = _halo(traces)
@@ -99,6 +105,6 @@ def test_scattered_light_is_subtracted_and_its_shot_noise_stays() -> None:
     layout = FibreLayout(_CENTRE, _PITCH)
     clean, scattered = subtract_scattered(frame, traces, layout, halo)
     off = (scattered - truth)[185:305, 30:-30]
-    assert np.abs(off.mean()) < 0.002 * 3e4 / _PITCH
+    assert np.abs(off.mean()) < 0.001 * 3e4 / _PITCH
     np.testing.assert_allclose(clean.value + scattered, frame.value, rtol=1e-6)
     np.testing.assert_allclose(clean.variance, frame.variance + np.maximum(scattered, 0))

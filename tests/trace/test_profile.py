@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 
+from kspecpipe.extraction.solve import extract_fibres
 from kspecpipe.signal import Signal
 from kspecpipe.trace.find import find_traces
-from kspecpipe.trace.profile import measure_profile, sample_profile
+from kspecpipe.trace.profile import extend_wings, measure_profile, sample_profile
 from kspecpipe.trace.profile_fit import spline_values
 from kspecpipe.trace.table import Profile
 
@@ -104,6 +107,22 @@ def test_a_table_that_does_not_fit_is_refused():
         Profile(np.zeros((2, 1, 9)), np.arange(3.0), np.zeros(1), -1.0, 0.25)
     with pytest.raises(ValueError, match="one over an integer"):
         Profile(np.zeros((1, 1, 9)), np.zeros(1), np.zeros(1), -1.0, 0.3)
+
+
+def test_wings_that_scattered_light_hid_are_found_when_it_is_gone(frames, bench, layout):
+    light = frames.lamp(bench)
+    floor = 600.0
+    lit = bench.expose(light, np.random.default_rng(7), background=floor)
+    profile, traces = measure_profile(lit, find_traces(lit, layout))
+    wide = extend_wings(replace(lit, value=lit.value - floor), traces, profile)
+
+    def recovered(one):
+        spectra = extract_fibres(bench.exact(light), *sample_profile(one, traces.y)).spectra
+        return np.nanmedian(spectra.value / light)
+
+    # Half the pitch is not the end of the wings, which hold 5 % of the light.
+    assert recovered(profile) < 0.998
+    assert recovered(wide) == pytest.approx(1, abs=7e-4)
 
 
 def test_frames_of_another_shape_are_refused(flat, measured):
