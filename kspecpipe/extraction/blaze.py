@@ -72,7 +72,14 @@ def fit_blaze_spline(
     coarse = _knots(spectrum.size, options)
     smooth = _clipped_spline(spectrum, known, error, coarse, options)
     missed = np.abs(spectrum - smooth) > np.maximum(options.edge_misfit * smooth, 5 * error)
-    share = scipy.ndimage.uniform_filter1d((missed & known).astype(float), _EDGE, mode="nearest")
+    # Steep light that does not end is not of the blaze: humps of a lamp, fringes.
+    around = 2 * int(options.knot_distance) + 1
+    lit = np.where(known, spectrum, 0.0)
+    ends = scipy.ndimage.minimum_filter1d(lit, around) < 0.1 * scipy.ndimage.maximum_filter1d(
+        lit, around
+    )
+    missed &= known & ends
+    share = scipy.ndimage.uniform_filter1d(missed.astype(float), _EDGE, mode="nearest")
     if not np.any(share > 0.5):
         return np.asarray(np.maximum(smooth, 0))
     near = scipy.ndimage.binary_dilation(share > 0.5, iterations=int(options.knot_distance))
