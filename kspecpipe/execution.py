@@ -136,11 +136,13 @@ class Execution:
         if self.options.save:
             self.written = writing.write(job, products, rows, self.options)
             self._lap("write")
-        pictures = painter.draw([item.path for item in self.written], self.log)
+        painter.begin([item.path for item in self.written])
+        writing.write_tables(self.written, self.log)
+        pictures = painter.finish(self.log)
         self._lap("plots")
         bad = any(row.flag in BAD_FLAGS for row in rows)
         outcome = self._outcome(ExitCode.QC_FAILED if bad else ExitCode.OK, pictures)
-        writing.write_companions(self.written, self.memory.lines, self.log)
+        writing.write_logs(self.written, self.memory.lines, self.log)
         return outcome
 
     def resolve(self, entries: Sequence[SofEntry]) -> tuple[GatheredInputs, layered.RecipeSettings]:

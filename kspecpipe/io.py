@@ -219,12 +219,15 @@ def read_product(path: str | Path) -> Product:
         If the file is no product of this pipeline or lacks one of its HDUs.
     """
     path = Path(path)
-    header = read_header(path)
-    catg = header.get("ESO PRO CATG")
-    if catg not in Product.known:
-        raise InputError(f"{path.name}: PRO.CATG is {catg!r}, which is no product that can be read")
-    cls = Product.known[str(catg)]
+    _refuse_missing(path)
     with _quietly(path) as hdus:
+        header = {**header_values(hdus[0].header), "FILENAME": path.name}
+        catg = header.get("ESO PRO CATG")
+        if catg not in Product.known:
+            raise InputError(
+                f"{path.name}: PRO.CATG is {catg!r}, which is no product that can be read"
+            )
+        cls = Product.known[str(catg)]
         damaged = [h.name for h in hdus if "DATASUM" in h.header and not h.verify_datasum()]
         if damaged:
             raise InputError(

@@ -42,19 +42,24 @@ class Painter:
 
     def __init__(self, options: RunOptions) -> None:
         self.options = options
+        self.products: tuple[Path, ...] = ()
 
-    def draw(self, products: Sequence[Path], log: logging.Logger) -> tuple[Path, ...]:
-        """Draw the picture of each written product beside it, or in windows."""
+    def begin(self, products: Sequence[Path]) -> None:
+        """Take the written products; does not wait for their pictures."""
+        self.products = tuple(products)
+
+    def finish(self, log: logging.Logger) -> tuple[Path, ...]:
+        """Return when the picture of each product stands beside it, or was seen in a window."""
         if self.options.plots == "none":
             return ()
-        drawn = self.work(products)
+        drawn = self.drawn()
         for level, text in (note for each in drawn for note in each.said):
             log.log(level, "%s", text)
         return tuple(Path(name) for each in drawn for name in each.pictures)
 
-    def work(self, products: Sequence[Path]) -> list[Drawn]:
+    def drawn(self) -> list[Drawn]:
         """Draw all of them here."""
-        return [_draw_one(path, show=self.options.plots == "show") for path in products]
+        return [_draw_one(path, show=self.options.plots == "show") for path in self.products]
 
 
 class PainterBeside(Painter):
@@ -87,22 +92,19 @@ class PainterBeside(Painter):
         os.close(answers)
         self._answered = False
 
-    def hand_over(self, products: Sequence[Path]) -> None:
-        """Send the products to be drawn; does not wait."""
+    def begin(self, products: Sequence[Path]) -> None:
+        """Send the products to the copy."""
+        super().begin(products)
         with contextlib.suppress(BrokenPipeError):
             _send(self._orders, [str(path) for path in products])
 
-    def collect(self) -> list[Drawn] | None:
-        """Wait for the pictures; None when the copy has died."""
+    def drawn(self) -> list[Drawn]:
+        """Wait for the answer; draw them here when the copy has died."""
         answer = _receive(self._answers)
-        self._answered = answer is not None
-        return None if answer is None else [Drawn(**each) for each in answer]
-
-    def work(self, products: Sequence[Path]) -> list[Drawn]:
-        """Have all of them drawn."""
-        self.hand_over(products)
-        drawn = self.collect()
-        return super().work(products) if drawn is None else drawn
+        if answer is None:
+            return super().drawn()
+        self._answered = True
+        return [Drawn(**each) for each in answer]
 
     def close(self) -> None:
         """End the copy and what it still draws; a half-written picture is removed."""
@@ -207,12 +209,10 @@ def _share(paths: Sequence[Path], options: RunOptions, processes: int) -> list[D
             for _ in range(1, number)
         ]
         for first, helper in enumerate(helpers, start=1):
-            helper.hand_over(paths[first::number])
+            helper.begin(paths[first::number])
         drawn[::number] = [_draw_one(path) for path in paths[::number]]
         for first, helper in enumerate(helpers, start=1):
-            done = helper.collect()
-            share = paths[first::number]
-            drawn[first::number] = [_draw_one(path) for path in share] if done is None else done
+            drawn[first::number] = helper.drawn()
     return drawn
 
 

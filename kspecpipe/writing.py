@@ -188,18 +188,23 @@ def write(
     return tuple(written)
 
 
-def write_companions(written: Sequence[Written], lines: Sequence[str], log: logging.Logger) -> None:
-    """Write the QC table and the log beside each product."""
+def write_tables(written: Sequence[Written], log: logging.Logger) -> None:
+    """Write the QC table beside each product."""
     for item in written:
         try:
             table = io.read_table(item.path, "QC")
             if table is not None:
                 text = "\n".join(ecsv.Ecsv().write(table)) + "\n"
                 write_text(item.path.with_name(f"{item.path.stem}_qc.ecsv"), text)
-            write_text(item.path.with_suffix(".log"), "\n".join(lines) + "\n")
         except (KspecError, OSError) as error:
             # As with pictures: the product stands, and holds the same table.
-            log.warning("%s: no QC table or log beside it: %s", item.path.name, error)
+            log.warning("%s: no QC table beside it: %s", item.path.name, error)
+
+
+def write_logs(written: Sequence[Written], lines: Sequence[str], log: logging.Logger) -> None:
+    """Write the log of the run beside each product."""
+    for item in written:
+        write_log(item.path.with_suffix(".log"), lines, log)
 
 
 def write_failure_log(folder: Path, recipe: str, lines: Sequence[str]) -> None:

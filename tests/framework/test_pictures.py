@@ -34,7 +34,7 @@ def slow(figure, stream):
     time.sleep(1)
 plots.save = slow
 idle, busy = PainterBeside(RunOptions(), 2), PainterBeside(RunOptions(), 2)
-busy.hand_over([Path(sys.argv[1])])
+busy.begin([Path(sys.argv[1])])
 print(idle._pid, busy._pid, flush=True)
 time.sleep(60)
 """
@@ -58,6 +58,11 @@ def log():
     return logger
 
 
+def drawn(painter, products, log):
+    painter.begin(products)
+    return painter.finish(log)
+
+
 def scratch(folder: Path) -> list[Path]:
     return list(folder.glob(".*.part"))
 
@@ -76,7 +81,7 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
 
 
 def test_copies_draw_what_the_process_itself_would_draw(products, log):
-    expected = Painter(RunOptions()).draw(products, log)
+    expected = drawn(Painter(RunOptions()), products, log)
     assert [path.name for path in expected] == ["a.png", "c.png"]
     content = [path.read_bytes() for path in expected]
     said = list(log.handlers[0].warnings)
@@ -86,7 +91,7 @@ def test_copies_draw_what_the_process_itself_would_draw(products, log):
         path.unlink()
     with painting(RunOptions(painters=3)) as painter:
         assert isinstance(painter, PainterBeside)
-        assert painter.draw(products, log) == expected
+        assert drawn(painter, products, log) == expected
     assert [path.read_bytes() for path in expected] == content
     assert log.handlers[0].warnings == 2 * said
     assert not scratch(products[0].parent)
@@ -100,7 +105,7 @@ def test_what_python_warns_of_in_a_copy_is_logged_here(products, log, monkeypatc
     monkeypatch.setattr(plots, "draw", doubtful)
     with pytest.MonkeyPatch.context() as patch, painting(RunOptions(painters=2)) as painter:
         patch.setattr("kspecpipe.pictures._draw_one", None)  # the copy has the true one
-        assert painter.draw([products[0]], log) == ()
+        assert drawn(painter, [products[0]], log) == ()
     assert any("very odd" in line for line in log.handlers[0].lines)
 
 
@@ -127,7 +132,7 @@ def test_what_a_dead_copy_owes_is_drawn_here(products, log):
     with painting(RunOptions(painters=2)) as painter:
         os.kill(painter._pid, signal.SIGKILL)
         assert gone(painter._pid)
-        assert len(painter.draw(products[2:], log)) == 1
+        assert len(drawn(painter, products[2:], log)) == 1
 
 
 def test_an_error_that_nobody_expects_is_met_here(products, log, monkeypatch):
@@ -136,7 +141,7 @@ def test_an_error_that_nobody_expects_is_met_here(products, log, monkeypatch):
 
     monkeypatch.setattr(plots, "draw", broken)
     with painting(RunOptions(painters=3)) as painter, pytest.raises(TypeError, match="odd"):
-        painter.draw(products, log)
+        drawn(painter, products, log)
 
 
 def test_a_copy_without_work_ends_at_once():
@@ -155,7 +160,7 @@ def test_copies_that_are_broken_off_leave_no_half_picture(products, monkeypatch)
     monkeypatch.setattr(plots, "save", endless)
     folder = products[0].parent
     with painting(RunOptions(painters=2)) as painter:
-        painter.hand_over([products[0], products[2]])
+        painter.begin([products[0], products[2]])
         end = time.monotonic() + 10
         while len(scratch(folder)) < 2 and time.monotonic() < end:
             time.sleep(0.02)
