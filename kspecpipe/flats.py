@@ -11,7 +11,6 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe.declare import Declared, metric, parameter, raw, user_file
-from kspecpipe.detector.planes import ArrayPlanes
 from kspecpipe.detector.stack import Noise, clip_stack
 from kspecpipe.errors import RecipeError
 from kspecpipe.extraction.background import BackgroundOptions, has_background
@@ -353,20 +352,39 @@ def _average(
     images: Sequence[Signal], levels: FloatArray, noise: Noise, options: FlatOptions
 ) -> tuple[Signal, FloatArray]:
     """Average scaled flats; values that are unusable in one of them come from the others."""
-    values = np.stack([np.where(image.good, image.value, np.nan) for image in images])
     stacked = clip_stack(
-        ArrayPlanes(values),
+        _UsablePlanes(images),
         sigma=options.sigma,
         iterations=options.iterations,
         floor=noise,
         scale=1.0 / levels,
     )
-    own = np.mean([image.variance for image in images], axis=0) / len(images)
+    own = reduce(np.add, (image.variance for image in images)) / np.float32(len(images) ** 2)
     never: BoolArray = stacked.count == 0
     common = np.bitwise_and.reduce([image.dq for image in images])
     anywhere = np.bitwise_or.reduce([image.dq for image in images])
     dq = stacked.signal.dq | np.asarray(np.where(never, anywhere, common), dtype=np.uint16)
     return Signal(stacked.mean, own.astype(np.float32), dq), stacked.rejected_fraction
+
+
+@dataclass(frozen=True)
+class _UsablePlanes:
+    """Values of images with NaN where they are not usable, a few rows at a time."""
+
+    images: Sequence[Signal]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of planes, rows and columns."""
+        ny, nx = self.images[0].shape
+        return len(self.images), ny, nx
+
+    def rows(self, a: int, b: int) -> FloatArray:
+        """Rows ``a`` to ``b`` (exclusive) of all images, shape (n, b - a, nx)."""
+        parts = (image.select(slice(a, b)) for image in self.images)
+        return np.stack(
+            [np.where(part.good, part.value, np.float32(np.nan)) for part in parts]
+        ).astype(np.float32, copy=False)
 
 
 def traced_flat(
