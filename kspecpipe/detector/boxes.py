@@ -65,32 +65,27 @@ class BoxGrid:
         return gain
 
 
-def box_surface(image: FloatArray, box: int) -> tuple[FloatArray, FloatArray]:
+def box_surface(image: FloatArray, grid: BoxGrid) -> FloatArray:
     """Fit a smooth surface through the clipped means of boxes.
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
         Values; NaN are left out.
-    box : int
-        Approximate size of the boxes [pixel].
+    grid : BoxGrid
+        Boxes of the same (ny, nx).
 
     Returns
     -------
-    surface : ndarray, shape (ny, nx)
+    ndarray, shape (ny, nx)
         Product of cubic splines whose mean over every box is the mean measured there.
-    noise_gain : ndarray, shape (ny, nx)
-        Variance of the surface for pixels of unit variance.
 
     Raises
     ------
     RecipeError
         If no value is finite.
     """
-    ny, nx = image.shape
-    grid = BoxGrid((ny, nx), box)
-    means = fill_empty(clipped_moments(grid.pixels(image)).mean)
-    return grid.surface(means), grid.noise_gain()
+    return grid.surface(fill_empty(clipped_moments(grid.pixels(image)).mean))
 
 
 def box_means(planes: Planes, grid: BoxGrid) -> Moments:

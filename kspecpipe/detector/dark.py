@@ -8,6 +8,7 @@ import numpy as np
 import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.detector.boxes import BoxGrid, box_means, box_surface
+from kspecpipe.detector.order_statistics import sort_planes
 from kspecpipe.detector.planes import Planes, row_blocks
 from kspecpipe.detector.structure import SmoothOptions, smooth_structure
 from kspecpipe.errors import RecipeError
@@ -210,7 +211,7 @@ def _fit_rates(block: FloatArray, times: FloatArray, ron: float, sigma: float) -
     """Weighted mean rate of each pixel; values far above it are left out."""
     finite = np.isfinite(block)
     values = np.where(finite, block, np.nan)
-    t = times[:, None]
+    t = times[:, None].astype(block.dtype)
     rate = _weighted_median(values / t, _shared_weights(times))
     keep = finite
     # The median is uncertain itself; later rates are means of what was kept.
@@ -242,12 +243,26 @@ def _shared_weights(times: FloatArray) -> FloatArray:
 
 def _weighted_median(values: FloatArray, weights: FloatArray) -> FloatArray:
     """Lower weighted median along the first axis of (n, m); NaN do not count."""
+    if np.ptp(weights) == 0:
+        return _lower_median(values)
     order = np.argsort(values, axis=0)  # NaN come last
     ranked = np.take_along_axis(values, order, axis=0)
     share = np.where(np.isfinite(ranked), weights[order], 0).cumsum(axis=0)
     middle = np.argmax(share >= 0.5 * share[-1] * (1 - 1e-9), axis=0)
     median: FloatArray = np.take_along_axis(ranked, middle[None], axis=0)[0]
     return median
+
+
+def _lower_median(values: FloatArray) -> FloatArray:
+    """Lower median along the first axis of (n, m); NaN do not count."""
+    finite = np.isfinite(values)
+    ranks = sort_planes(np.where(finite, values, np.inf))
+    if finite.all():
+        return ranks[(len(ranks) - 1) // 2]
+    count = finite.sum(axis=0)
+    middle = np.maximum(count - 1, 0) // 2
+    median: FloatArray = np.take_along_axis(np.stack(ranks), middle[None], axis=0)[0]
+    return np.where(count > 0, median, np.nan)
 
 
 def _replace_outliers(dark: Signal, sigma: float) -> tuple[Signal, int]:
@@ -279,7 +294,7 @@ def _unstable(
     degrees = np.maximum(n - lost - 1, 1)
     possible = np.arange(1, n)
     limits = scipy.special.chdtri(possible, options.unstable_probability) / possible
-    typical, _ = box_surface(chi2_per_degree, options.box)
+    typical = box_surface(chi2_per_degree, BoxGrid(lost.shape, options.box))
     # One cosmic ray in a pixel is common; several in the same pixel are not cosmic rays.
     repeated = lost >= max(2, -(-n // 3))
     scattered: BoolArray = chi2_per_degree > limits[degrees - 1] * np.maximum(typical, 1)
@@ -288,7 +303,8 @@ def _unstable(
 
 def _flag_outliers(dark: Signal, hot_rate: float, options: DarkOptions) -> Signal:
     """Set ``HOT`` and, for pixels very far below their surroundings, ``BAD``."""
-    around, _ = box_surface(np.where(dark.good, dark.value, np.nan), options.box)
+    grid = BoxGrid(dark.value.shape, options.box)
+    around = box_surface(np.where(dark.good, dark.value, np.nan), grid)
     excess = dark.value - around
     limit = np.maximum(options.sigma * dark.error, hot_rate)
     return dark.flag(excess > limit, DQ.HOT).flag(excess < -2 * limit, DQ.BAD)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kspecpipe.detector.bias import level_drift
-from kspecpipe.detector.boxes import box_surface
+from kspecpipe.detector.boxes import BoxGrid, box_surface
 from kspecpipe.detector.planes import Planes
 from kspecpipe.detector.robust import clipped_moments
 from kspecpipe.detector.stack import Noise, clip_stack
@@ -66,7 +66,8 @@ def pixel_flat(planes: Planes, noise: Noise, options: PixelFlatOptions | None = 
     options = options or PixelFlatOptions()
     scale = _scale_to_common_level(planes)
     average = clip_stack(planes, sigma=options.sigma, floor=noise, scale=scale).signal
-    illumination, _ = box_surface(np.where(average.good, average.value, np.nan), options.box)
+    grid = BoxGrid(average.value.shape, options.box)
+    illumination = box_surface(np.where(average.good, average.value, np.nan), grid)
     typical = float(clipped_moments(illumination.ravel()).mean)
     lit = illumination > options.min_illumination * typical
     response = np.where(lit, average.value / np.where(lit, illumination, 1), np.nan)

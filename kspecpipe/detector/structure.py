@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kspecpipe.detector.boxes import box_surface
+from kspecpipe.detector.boxes import BoxGrid, box_surface
 from kspecpipe.detector.robust import clipped_moments
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import FloatArray, Signal
@@ -111,7 +111,9 @@ def _pattern_variance(deviation: FloatArray, noise: float) -> float:
 def _structure(image: FloatArray, options: SmoothOptions) -> tuple[FloatArray, FloatArray]:
     """Surface plus row and column levels, and the variance of the sum for unit pixel variance."""
     # Single precision is a thousand times finer than what is known of any pixel.
-    structure, gain = (part.astype(image.dtype) for part in box_surface(image, options.box))
+    grid = BoxGrid(image.shape, options.box)
+    structure = box_surface(image, grid).astype(image.dtype)
+    gain = grid.noise_gain().astype(image.dtype)
     for wanted, axis in ((options.columns, 0), (options.rows, 1)):
         if wanted:
             levels = clipped_moments(image - structure, axis=axis)

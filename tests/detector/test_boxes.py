@@ -31,9 +31,17 @@ def test_the_surface_has_the_mean_of_each_box(shape):
 
 def test_a_slope_comes_back_exactly_to_the_edges():
     y, x = np.mgrid[:60, :80]
-    surface, gain = box_surface(2.0 + 0.1 * x - 0.3 * y, 16)
+    grid = BoxGrid((60, 80), 16)
+    surface = box_surface(2.0 + 0.1 * x - 0.3 * y, grid)
     np.testing.assert_allclose(surface, 2.0 + 0.1 * x - 0.3 * y, atol=1e-9)
-    assert gain.shape == (60, 80)
+
+
+def test_the_noise_of_the_surface_is_that_of_many_noisy_images():
+    grid, rng = BoxGrid((24, 30), 8), np.random.default_rng(4)
+    surfaces = [box_surface(rng.normal(0, 1, (24, 30)), grid) for _ in range(400)]
+    ratio = np.var(surfaces, axis=0) / grid.noise_gain()
+    # Clipping leaves the noise of a mean nearly alone; neighbouring pixels share theirs.
+    assert abs(ratio.mean() - 1) < 4 * np.sqrt(2 / 400 / 12) + 0.02
 
 
 def test_empty_boxes_take_the_median_of_the_others_unless_all_are_empty():

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kspecpipe.detector.dark import DarkOptions, dark_rate, group_exposures, smooth_dark
+from kspecpipe.detector.dark import (
+    DarkOptions,
+    _weighted_median,
+    dark_rate,
+    group_exposures,
+    smooth_dark,
+)
 from kspecpipe.detector.glow import GlowOptions, fit_glow, glow_components
 from kspecpipe.detector.planes import ArrayPlanes
 from kspecpipe.errors import RecipeError
@@ -134,6 +140,18 @@ def test_every_exposure_is_in_one_group_of_like_times(times, tolerance):
     for group in groups:
         values = np.array(times)[group]
         assert values.max() <= values.min() * (1 + tolerance) * (1 + 1e-12)
+
+
+@given(n=st.integers(2, 9), seed=st.integers(0, 2**32 - 1))
+def test_darks_of_equal_weight_have_the_median_of_almost_equal_ones(n, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 1, (n, 40)).astype(np.float32)
+    values[rng.uniform(size=values.shape) < 0.3] = np.nan
+    almost = np.full(n, 4.0)
+    almost[-1] += 1e-12  # the general way
+    np.testing.assert_array_equal(
+        _weighted_median(values, np.full(n, 4.0)), _weighted_median(values, almost)
+    )
 
 
 @given(factor=st.sampled_from([2.0, 8.0, 0.5]), seed=st.integers(0, 2**32 - 1))
