@@ -10,7 +10,7 @@ import numpy as np
 from kspecpipe.declare import Declared, calibration
 from kspecpipe.detector.badpixels import combine_bad_pixels
 from kspecpipe.detector.bias import smooth_bias
-from kspecpipe.detector.calibrate import Calibrations, calibrate_image
+from kspecpipe.detector.calibrate import Calibrations, calibrate_image, take_off
 from kspecpipe.detector.dark import smooth_dark
 from kspecpipe.detector.glow import GlowOptions, fit_glow
 from kspecpipe.detector.saturation import saturation_dq
@@ -178,7 +178,8 @@ def calibrate_frame(frame: RawFrame, masters: Masters) -> Signal:
     limit = masters.glow_rate * frame.info.exptime
     glow = fit_glow(image, masters.glow, masters.dark_rows, GlowOptions(limit=limit)).glow
     # More glow than in the dark brings its shot noise along.
-    return image.subtract(replace(glow, variance=glow.variance + np.maximum(glow.value, 0)))
+    take_off(image, glow, charge=0.0)
+    return image
 
 
 def calibrate_stack(stack: FrameStack, masters: Masters) -> list[Signal]:

@@ -188,7 +188,7 @@ def model_image(spectra: Signal, window: IntArray, weights: FloatArray, n_row: i
     """
     slabs = lay_slabs(window, weights, n_row)
     flux = np.nan_to_num(spectra.value)
-    return lay_model(slabs, flux, (n_row, window.shape[1]), np.dtype(np.float64))
+    return lay_model(slabs, flux, (n_row, window.shape[1]), weights.dtype)
 
 
 def _check_shapes(image: Signal, window: IntArray, weights: FloatArray) -> None:
