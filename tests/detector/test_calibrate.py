@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspecpipe.detector.badpixels import combine_bad_pixels
-from kspecpipe.detector.calibrate import Calibrations, ReadOut, calibrate_image
+from kspecpipe.detector.calibrate import Calibrations, ReadOut, calibrate_image, take_off
 from kspecpipe.detector.overscan import overscan_level
 from kspecpipe.detector.pixel_flat import apply_pixel_flat, pixel_flat
 from kspecpipe.detector.planes import ArrayPlanes
@@ -281,3 +281,23 @@ def test_wrong_arguments_are_named():
     nothing = np.where(np.arange(60)[:, None] < 5, np.nan, electrons())
     with pytest.raises(RecipeError, match="rows without light is usable"):
         calibrate_image(nothing, readout, Calibrations(level_rows=np.arange(60) < 5))
+
+
+def test_taking_off_in_place_is_the_difference_of_independent_signals():
+    rng = np.random.default_rng(11)
+    image, other = (
+        Signal.of(
+            rng.normal(50, 20, (150, 9)).astype(np.float32), 4.0, rng.integers(0, 4, (150, 9))
+        )
+        for _ in range(2)
+    )
+    factor = rng.uniform(1, 2, (150, 9)).astype(np.float32)
+    scaled = other.scale(factor)
+    shot = np.where(scaled.value > 3 * scaled.error, scaled.value, 0)
+    expected = image.subtract(Signal(scaled.value, scaled.variance + shot, scaled.dq))
+    before = other.value.copy()
+    take_off(image, other, factor, charge=3.0)
+    np.testing.assert_allclose(image.value, expected.value, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(image.variance, expected.variance, rtol=1e-5)
+    assert np.array_equal(image.dq, expected.dq)
+    assert np.array_equal(other.value, before)
