@@ -7,12 +7,14 @@ one by one, as one would write it first. Seconds are of CPU, the best of some ru
 work on the machine matters little; ratios are to the plain sum.
 
 With the folder of a simulated night and that of its products (of any run of the chain), the recipes
-mflat, marc and object run again as processes of their own, with pictures, into a folder that is
-removed: CPU and elapsed seconds, and peak memory.
+run again as processes of their own, with pictures, into a folder that is removed: CPU and elapsed
+seconds, peak memory, and the share of the elapsed time [%] that each step takes. ``start`` is the
+interpreter, what it loads, the terminal and its end; ``run`` is the numerics.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -29,13 +31,22 @@ from kspecpipe.extraction.solve import ExtractionOptions, extract_fibres
 from kspecpipe.signal import Signal
 
 N_FIBRE, N_X, N_WINDOW, PITCH, RON = 150, 2048, 15, 8.15, 4.0
-SOFS = {"mflat": "flats.sof", "marc": "arcs.sof", "object": "objects.sof"}
+SOFS = {
+    "mbias": "bias.sof",
+    "mdark": "dark.sof",
+    "mflat": "flats.sof",
+    "marc": "arcs.sof",
+    "object": "objects.sof",
+}
 #: Products that the chain has made before each recipe.
 MADE = {
+    "mbias": (),
+    "mdark": ("MASTER_BIAS",),
     "mflat": ("MASTER_BIAS", "MASTER_DARK", "BAD_PIXEL_MAP"),
     "marc": ("MASTER_BIAS", "MASTER_DARK", "BAD_PIXEL_MAP", "TRAMLINE_MAP", "FIBRE_FLAT"),
 }
 MADE["object"] = (*MADE["marc"], "WAVE_SOLUTION")
+STEPS = ("verify", "load", "run", "write", "plots")
 
 
 def simulate_frame(seed: int = 1) -> tuple[Signal, np.ndarray, np.ndarray]:
@@ -118,21 +129,27 @@ def time_recipe(recipe: str, night: Path, products: Path) -> None:
         sof = Path(name) / "bench.sof"
         sof.write_text("\n".join(lines) + "\n")
         program = Path(sys.executable).with_name("kspec")
-        command = [str(program), recipe, str(sof), "-o", f"{name}/out"]
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        elapsed = time.perf_counter() - start
+        command = [str(program), recipe, str(sof), "-o", f"{name}/out", "--json"]
+        said = Path(name) / "said.json"
+        with said.open("w") as stream:
+            start = time.perf_counter()
+            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            elapsed = time.perf_counter() - start
         cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
         code = os.waitstatus_to_exitcode(status)
-        print(f"{recipe:10}{cpu:8.1f}{elapsed:10.1f}{peak:8.0f}{code:6d}", flush=True)
+        timing = json.loads(said.read_text())["timing"]
+        steps = [elapsed - timing["total"], *(timing.get(step, 0.0) for step in STEPS)]
+        shares = "".join(f"{100 * step / elapsed:8.0f}" for step in steps)
+        print(f"{recipe:10}{cpu:8.1f}{elapsed:10.1f}{peak:8.0f}{code:6d}{shares}", flush=True)
 
 
 def main() -> None:
     """Print both tables."""
     time_kernels()
     if len(sys.argv) == 3:
-        print(f"\n{'recipe':10}{'CPU s':>8}{'elapsed':>10}{'MB':>8}{'exit':>6}")
+        steps = "".join(f"{step:>8}" for step in ("start", *STEPS))
+        print(f"\n{'recipe':10}{'CPU s':>8}{'elapsed':>10}{'MB':>8}{'exit':>6}{steps}")
         for recipe in SOFS:
             time_recipe(recipe, *map(Path, sys.argv[1:]))
 

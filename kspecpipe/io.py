@@ -107,7 +107,7 @@ def open_raw(path: Path) -> RawFile:
             raise InputError(f"{path.name}: holds no image that can be read")
         return RawFile(
             path=path,
-            header={**header_values(hdus[0].header), **own},
+            header={**header_values(hdus[0].header), **own} if number else own,
             planes=axes[2] if len(axes) == 3 else 1,
             shape=(axes[1], axes[0]),
             hdu=number,
