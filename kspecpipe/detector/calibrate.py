@@ -14,7 +14,7 @@ from kspecpipe.errors import RecipeError
 from kspecpipe.signal import DQ, BoolArray, DQArray, FloatArray, Signal
 
 #: Rows that are worked on at a time.
-_ROWS = 64
+_ROWS = 16
 
 
 @dataclass(frozen=True)

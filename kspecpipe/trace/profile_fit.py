@@ -309,14 +309,17 @@ def _without_floor(
     ``floor`` holds its splines on these rows, their normal matrix, and the level it may have.
     """
     basis, inner, level = floor
-    scaled = design * weight[:, None]
+    # of a matrix times its own transpose only half is computed
+    root = np.sqrt(weight)
+    scaled, value = design * root[:, None], value * root
     seen = np.flatnonzero(np.diagonal(inner) > 0)
     basis, inner = basis[:, seen], inner[np.ix_(seen, seen)]
+    basis = basis * root[:, None]
     cross = scaled.T @ basis
     inner[np.diag_indices(seen.size)] *= 1 + 1e-9
     inner[np.diag_indices(seen.size)] += 1 / max(level, 1e-3) ** 2
-    share = np.linalg.solve(inner, np.column_stack([cross.T, basis.T @ (weight * value)]))
-    return scaled.T @ design - cross @ share[:, :-1], scaled.T @ value - cross @ share[:, -1]
+    share = np.linalg.solve(inner, np.column_stack([cross.T, basis.T @ value]))
+    return scaled.T @ scaled - cross @ share[:, :-1], scaled.T @ value - cross @ share[:, -1]
 
 
 def _rows_of(spectra: BlockSpectra, used: BoolArray, block: int, margin: int) -> slice:

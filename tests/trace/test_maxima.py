@@ -14,12 +14,21 @@ def test_maxima_are_those_of_scipy(curve):
     assert local_maxima(curve).tolist() == find_peaks(curve)[0].tolist()
 
 
-@given(curves, st.integers(1, 12))
-def test_of_near_maxima_the_highest_stay_as_in_scipy(curve, distance):
+@given(st.lists(st.integers(0, 10_000), max_size=30, unique=True), st.integers(1, 12))
+def test_of_near_maxima_the_highest_stay_as_in_scipy(levels, distance):
+    curve = np.array(levels, dtype=float)
     at = local_maxima(curve)
     kept = at[highest_within(curve[at], at, distance)]
-    expected, _ = find_peaks(curve, distance=distance)
-    assert kept.tolist() == expected.tolist()
+    assert kept.tolist() == find_peaks(curve, distance=distance)[0].tolist()
+
+
+@given(curves, st.integers(1, 12))
+def test_of_equally_high_maxima_one_stays(curve, distance):
+    at = local_maxima(curve)
+    keep = highest_within(curve[at], at, distance)
+    assert np.all(np.diff(at[keep]) >= distance)
+    near = np.abs(at[:, None] - at[keep]) < distance
+    assert np.all((near & (curve[at[keep]] >= curve[at, None])).any(axis=1))
 
 
 @given(curves)
