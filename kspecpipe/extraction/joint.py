@@ -238,7 +238,7 @@ def local_background(value: FloatArray, weight: FloatArray, slabs: Slabs, width:
     edges = np.linspace(0, n_x, number + 1).astype(int)
     centre = np.array([(a + b - 1) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True)])
     total = np.add.reduceat(weight, edges[:-1], axis=1)
-    mean = np.add.reduceat(weight * value, edges[:-1], axis=1) / np.maximum(total, 1e-300)
+    mean = np.add.reduceat(weight * value, edges[:-1], axis=1) / np.maximum(total, 1e-30)
     profiles = tuple(
         np.add.reduceat(p.astype(float), edges[:-1], axis=1) / np.diff(edges) for p in slabs.profile
     )

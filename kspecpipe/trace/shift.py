@@ -343,11 +343,11 @@ def _significant_flux(flux: FloatArray, error: FloatArray, width: int = 51) -> F
 
 def _free_of(slope: FloatArray, weights: FloatArray, weight: FloatArray) -> FloatArray:
     """Part of the derivative which neither flux nor a constant background can imitate."""
-    s_0 = np.maximum(weight.sum(axis=1), 1e-300)
+    s_0 = np.maximum(weight.sum(axis=1), 1e-30)
     mean_p = np.einsum("fyx,fyx->fx", weight, weights) / s_0
     flat_p = weights - mean_p[:, None]
     flat_s = slope - (np.einsum("fyx,fyx->fx", weight, slope) / s_0)[:, None]
-    power = np.maximum(np.einsum("fyx,fyx->fx", weight, flat_p**2), 1e-300)
+    power = np.maximum(np.einsum("fyx,fyx->fx", weight, flat_p**2), 1e-30)
     share = np.einsum("fyx,fyx,fyx->fx", weight, flat_p, flat_s) / power
     free: FloatArray = flat_s - share[:, None] * flat_p
     return free
