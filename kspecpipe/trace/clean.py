@@ -134,7 +134,9 @@ def solve_blocks(spectra: BlockSpectra, traces: Traces, profile: Profile) -> Blo
     basis = floor_basis(traces, spectra.raw.shape[0])
     level = floor_level(spectra, y)
     flux, error, floor = solve_joint(spectra.raw, spectra.raw_weight, slabs, basis, level)
-    stray = np.where((np.arange(rows.shape[0]) >= n_fibre)[:, None], flux, 0)
+    # what a dead fibre leaks must not be taken for its neighbours' wings
+    dead = np.append(~traces.live, np.ones(rows.shape[0] - n_fibre, dtype=bool))[:, None]
+    stray = np.where(dead, flux, 0)
     light = lay_model(slabs, stray, spectra.raw.shape, spectra.raw.dtype)
     # a ghost has not quite the profile of a fibre
     weight = spectra.raw_weight / (1 + spectra.raw_weight * (0.3 * light) ** 2)
@@ -144,7 +146,7 @@ def solve_blocks(spectra: BlockSpectra, traces: Traces, profile: Profile) -> Blo
         value=spectra.raw - light,
         background=floor,
         weight=weight,
-        flux=flux[:n_fibre],
+        flux=np.where(dead, 0, flux)[:n_fibre],
         error=error[:n_fibre],
     )
 

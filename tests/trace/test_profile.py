@@ -77,6 +77,18 @@ def test_fibres_of_different_width_keep_their_centroids_and_their_flux(frames, l
     assert np.ptp(shared.mean(axis=1)) < 0.01
 
 
+def test_what_a_dead_fibre_leaks_is_not_taken_for_wings(frames, bench, layout):
+    light = frames.lamp(bench, level=1e5, throughput=[0.006, 1, 0.8, 1.2, 0.9, 1, 1.1, 0.9])
+    flat = bench.exact(light, background=20.0)
+    found = find_traces(flat, layout)
+    assert found.live.tolist() == [False] + 7 * [True]
+    profile, traces = measure_profile(flat, found)
+    assert np.abs(traces.y - bench.y)[1:].max() < 0.01
+    window, weights = sample_profile(profile, traces.y)
+    truth = bench.profile(window, weights.shape[1])
+    assert np.abs(weights - truth)[1:].max() < 0.004 * truth.max()
+
+
 @settings(max_examples=20, deadline=None)
 @given(shift=st.floats(-4, 4))
 def test_samples_sum_to_one_and_have_their_centroid_on_the_trace(measured, shift):
