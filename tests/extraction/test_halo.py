@@ -65,6 +65,17 @@ def test_ghost_fibres_beside_the_first_one_are_not_taken_for_halo() -> None:
     assert found == pytest.approx(without, abs=0.004)
 
 
+def test_ghosts_opposite_a_dead_fibre_are_not_taken_for_halo() -> None:
+    traces = _traces(dead=0)
+    row = np.arange(_NY)[:, None]
+    ghost = sum(
+        level * np.exp(-0.5 * ((row - _CENTRE[-1] - d) / 1.7) ** 2)
+        for level, d in ((60.0, 12), (30.0, 24))
+    )
+    halo = measure_halo(_exposed(_light(traces) + ghost + 10.0), traces)
+    assert halo.fraction.sum() < 0.004
+
+
 def test_without_halo_none_is_found() -> None:
     traces = _traces()
     halo = measure_halo(_exposed(_light(traces)), traces)
