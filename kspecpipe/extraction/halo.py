@@ -101,24 +101,17 @@ def measure_halo(flat: Signal, traces: Traces, *, options: HaloOptions | None = 
         return Halo(sigma, np.zeros(sigma.size))
     light = fibre_light_image(flat, traces).astype(float)
     # The halos of the neighbours lie on top of the light: known once, they are taken off.
-    first = Halo(sigma, _fractions(flat, light, sigma, (rows, pitch), options))
-    return Halo(sigma, _fractions(flat, _without(first, light), sigma, (rows, pitch), options))
+    first = Halo(sigma, _fractions(flat, light, sigma, rows, options))
+    return Halo(sigma, _fractions(flat, _without(first, light), sigma, rows, options))
 
 
 def _fractions(
-    flat: Signal,
-    light: FloatArray,
-    sigma: FloatArray,
-    where: tuple[BoolArray, float],
-    options: HaloOptions,
+    flat: Signal, light: FloatArray, sigma: FloatArray, rows: BoolArray, options: HaloOptions
 ) -> FloatArray:
-    """Fit the fractions of the light that reach the outer rows; ``where``: they, and the pitch."""
-    rows, pitch = where
+    """Fit the fractions of the light that reach the outer rows."""
     edges = np.linspace(0, flat.shape[1], options.blocks + 1).astype(int)
     smeared = [_block_means(_smear(light, float(s)), edges) for s in sigma]
     seen = _block_means(np.where(flat.good, flat.value, 0.0), edges)
-    # What is narrower than a pitch is no halo: ghosts, which a first fit might take for one.
-    narrow = seen - scipy.ndimage.grey_opening(seen, (max(int(round(pitch)), 1), 1))
     # One equation for each outer row and block, in units of the block's light: all count alike.
     scale = np.maximum(_block_means(light, edges).sum(axis=0), 1e-30)
     use = np.flatnonzero(scale > 0.05 * scale.max())
@@ -126,7 +119,7 @@ def _fractions(
     # Every block has a level of its own besides: the background far from the fibres.
     levels = np.tile(np.eye(use.size), (int(rows.sum()), 1))
     target = (seen[rows] / scale)[:, use].ravel()
-    return _robust_fit(design, levels, target, (narrow[rows] / scale)[:, use].ravel(), options)
+    return _robust_fit(design, levels, target, options)
 
 
 def _without(halo: Halo, light: FloatArray) -> FloatArray:
@@ -198,18 +191,16 @@ def _block_means(image: FloatArray, edges: IntArray) -> FloatArray:
 
 
 def _robust_fit(
-    design: FloatArray,
-    levels: FloatArray,
-    target: FloatArray,
-    narrow: FloatArray,
-    options: HaloOptions,
+    design: FloatArray, levels: FloatArray, target: FloatArray, options: HaloOptions
 ) -> FloatArray:
-    """Least squares, halo not negative, in which rows far off the fit (ghosts) have no weight."""
+    """Least squares, halo not negative, in which rows far above the fit (ghosts) have no weight.
+
+    Ghosts and stray light only add: rows below the fit say that it took some of them for halo.
+    """
     n_width = design.shape[1]
     matrix = np.hstack([design, levels])
     lower = np.concatenate([np.zeros(n_width), np.full(levels.shape[1], -np.inf)])
-    smooth = narrow <= options.clip * max(float(np.median(narrow)), 1e-12)
-    weight = smooth.astype(float)
+    weight = np.ones(target.size)
     solution = np.zeros(matrix.shape[1])
     for _ in range(8):
         fit = scipy.optimize.lsq_linear(matrix * weight[:, None], target * weight, (lower, np.inf))
@@ -217,7 +208,7 @@ def _robust_fit(
         residual = target - matrix @ solution
         scatter = 1.4826 * float(np.median(np.abs(residual)))
         tolerated = options.clip * scatter + options.tolerance * (design @ solution[:n_width])
-        weight = (smooth & (np.abs(residual) < np.maximum(tolerated, 1e-12))).astype(float)
+        weight = (residual < np.maximum(tolerated, 1e-12)).astype(float)
     return np.asarray(solution[:n_width])
 
 
