@@ -37,8 +37,8 @@ class RefineOptions:
     least_error : float
         No line is trusted better than this: the arc's own wavelengths are not [pixel].
     worst_error : float
-        Of fewer than five lines, one whose error is larger than that of the best by this factor is
-        left out: it adds nothing, but its disagreement would cost all of them.
+        Of fewer than five lines that disagree, one whose error is larger than that of the best by
+        this factor is left out: it adds nothing, but its disagreement would cost all of them.
     rounds : int
         Gauss-Newton rounds.
     """
@@ -270,12 +270,30 @@ def _reduced_chi2(pull: FloatArray, parameters: int) -> float:
 
 
 def _fit_shift(table: dict[str, np.ndarray], applied: float, options: RefineOptions) -> Refinement:
-    """Shift and slope from the blends, beside the slope applied, with the scatter they show."""
+    """Shift and slope from all strong blends, or where few of them disagree from the best."""
+    strong, error = table["used"], table["offset_error"]
+    found, used = _fit_blends(table, strong, applied, options)
+    if strong.sum() < 5 and found.shift_error > options.max_error:
+        best = strong & (error < options.worst_error * np.min(error[strong]))
+        found, used = _fit_blends(table, best, applied, options)
+    table["used"] = used
+    return found
+
+
+def _fit_blends(
+    table: dict[str, np.ndarray], chosen: BoolArray, applied: float, options: RefineOptions
+) -> tuple[Refinement, BoolArray]:
+    """Shift and slope beside the slope applied, with the scatter that the blends show, and these.
+
+    Returns
+    -------
+    Refinement
+        Without a table; NaN where no blend is strong.
+    ndarray of bool, shape (n,)
+        Blends that agree.
+    """
     nan = float("nan")
-    strong, u, own = table["used"], table["u"], table["offset_error"]
-    used = strong.copy()
-    if strong.sum() < 5:
-        used &= own < options.worst_error * np.min(own, where=strong, initial=np.inf)
+    u, used = table["u"], chosen.copy()
     for _ in range(used.size):
         extra, columns = 0.0, np.stack([np.ones_like(u), u], axis=1)
         wide = used.sum() >= 3 and np.ptp(u[used]) > 2 * options.slope_span
@@ -285,7 +303,7 @@ def _fit_shift(table: dict[str, np.ndarray], applied: float, options: RefineOpti
             normal = columns.T @ (weight[:, None] * columns)
             normal[1:, 1:] += 1 / options.expected_slope**2
             if not used.any():
-                return Refinement(nan, nan, nan, nan, {}, nan, nan)
+                return Refinement(nan, nan, nan, nan, {}, nan, nan), used
             covariance = np.linalg.inv(normal)
             target = columns.T @ (weight * table["offset"])
             target[1:] -= applied / options.expected_slope**2
@@ -299,10 +317,11 @@ def _fit_shift(table: dict[str, np.ndarray], applied: float, options: RefineOpti
             break
         used[int(pull.argmax())] = False
     error = np.sqrt(np.diag(covariance))
-    table["used"] = used
     rms = float(np.sqrt(np.mean(residual[used] ** 2)))
+    strong = table["used"]
     chi2 = _reduced_chi2(residual[strong] / table["offset_error"][strong], columns.shape[1])
     slope, slope_error = (solution[1], error[1]) if wide else (0.0, nan)
-    return Refinement(
+    found = Refinement(
         float(solution[0]), float(error[0]), float(slope), float(slope_error), {}, rms, chi2
     )
+    return found, used

@@ -17,7 +17,8 @@ def flex(scene: Any) -> None:
 
 
 def stretch(scene: Any) -> None:
-    scene.move(columns=np.linspace(-0.4, 0.4, scene.adu.shape[2]))
+    """Move lines by little: of a large stretch, which is unlikely, the lines are blamed."""
+    scene.move(columns=np.linspace(-0.2, 0.2, scene.adu.shape[2]))
 
 
 def scatter_lines(scene: Any) -> None:
