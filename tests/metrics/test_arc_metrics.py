@@ -55,16 +55,17 @@ def overexpose(scene: Any) -> None:
     scene.adu[scene.light > 0.3 * np.percentile(scene.light, 99.9)] = 65535
 
 
-FEW = ["LINES IDENTIFIED", "LINES USED", "WAVE RMS", "WAVE HELD OUT", "WAVE COVERAGE"]
-FEW += ["LAMPS OFF", "LAMP FLUX MIN"]
+#: Lines that do not fit, or are left out for it.
+FIT = ["LINES USED", "WAVE RMS", "WAVE HELD OUT", "WAVE COVERAGE"]
+FEW = ["LINES IDENTIFIED", *FIT, "LAMPS OFF", "LAMP FLUX MIN"]
 FAULTS = {
     "LINES IDENTIFIED": (few_lines, FEW),
     "LINES USED": (few_lines, FEW),
-    "WAVE RMS": (warp, ["WAVE HELD OUT", "WAVE COVERAGE"]),
+    "WAVE RMS": (warp, FIT),
     "WAVE HELD OUT": (bend, ["WAVE RMS"]),
     "WAVE MARGIN": (darken(320, 500), ["WAVE COVERAGE", "LINES USED"]),
-    "WAVE COVERAGE": (darken(0, 210), ["LINES USED"]),
-    "LSF FWHM": (blur, ["LINES USED"]),
+    "WAVE COVERAGE": (darken(0, 210), FIT),
+    "LSF FWHM": (blur, ["LINES USED", "WAVE RMS"]),
     "TRACE SHIFT": (sink, []),
     "SATURATED FRACTION": (overexpose, ["WAVE RMS", "WAVE COVERAGE"]),
     "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), ["LAMP FLUX MIN"]),
