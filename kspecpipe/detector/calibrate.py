@@ -136,6 +136,7 @@ def calibrate_image(
 
 def _electrons(adu: FloatArray, readout: ReadOut) -> Signal:
     """Raw image in electrons, with read noise, saturation and missing values."""
+    adu = np.ascontiguousarray(adu)  # of a turned detector it is a view: slow in all that follows
     finite = np.isfinite(adu)
     value = np.where(finite, adu, np.nan).astype(np.float32) * np.asarray(readout.gain, np.float32)
     variance = np.broadcast_to(np.asarray(readout.ron, np.float32) ** 2, value.shape).copy()
