@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -180,6 +180,9 @@ def fit_profile(
     gram, side = _normal_equations(columns, traces, lit.tolist(), along)
     n_knot = 2 * number + 1
     size = (order_x + 1) * (order_u + 1) * n_knot
+    rest = _uneven(across)
+    if stretch is not None:
+        gram, side = _of_widths(gram, side, size, rest)
     # change over the detector is only believed as far as the light asks for it
     ridge = 1e-9 + 1e-5 * (np.arange(size) >= n_knot)
     ridge *= np.tile(np.diag(gram)[:n_knot], size // n_knot)
@@ -188,8 +191,25 @@ def fit_profile(
     gram[:size, :size] += _even_wings(np.diag(gram)[:n_knot], 0.5 * traces.pitch / spacing, size)
     solution = cho_solve(cho_factor(gram), side)
     shape = solution[:size].reshape(order_x + 1, order_u + 1, n_knot)
-    own = None if stretch is None else solution[size:, None] * stretch
+    own = None if stretch is None else (rest @ solution[size:])[:, None] * stretch
     return ProfileShape(shape, spacing, x_range, own)
+
+
+def _uneven(across: FloatArray) -> FloatArray:
+    """Return changes from fibre to fibre beside the polynomials, which are of the shape of all."""
+    rest: FloatArray = np.linalg.qr(across, mode="complete")[0][:, across.shape[1] :]
+    return rest
+
+
+def _of_widths(
+    gram: FloatArray, side: FloatArray, size: int, rest: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Keep of the widths, which follow the ``size`` splines, what ``rest`` (nfib, n) allows."""
+    mixed = gram[:size, size:] @ rest
+    own = rest.T @ gram[size:, size:] @ rest
+    return np.block([[gram[:size, :size], mixed], [mixed.T, own]]), np.append(
+        side[:size], rest.T @ side[size:]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,16 +283,21 @@ def _even_wings(diagonal: FloatArray, start: float, size: int) -> FloatArray:
 
 
 def _stretch(shape: ProfileShape, n_fibre: int) -> FloatArray:
-    """Change of the coefficients per relative change of the width (nfib, n_knot)."""
+    """Change of the coefficients per relative change of the width (nfib, n_knot).
+
+    It is that of the shape of all, and of its core: a change of the far wings would be their noise.
+    """
     middle = np.array([np.mean(shape.x_range)])
-    coefficients = shape.at(np.arange(n_fibre), middle, n_fibre)[:, 0]
+    coefficients = replace(shape, own=None).at(np.arange(n_fibre), middle, n_fibre)[:, 0]
     centre = coefficients @ shape.knots / coefficients.sum(axis=1)
     offset = np.arange(8 * shape.knots[0], 8 * shape.knots[-1] + 1) / 8
     knot, value = spline_values(offset / shape.spacing)
     design = np.zeros((offset.size, shape.knots.size + 2 * DEGREE))
     np.put_along_axis(design, knot + shape.knots.size // 2 + DEGREE, value, axis=1)
     design = design[:, DEGREE:-DEGREE]
-    change = -np.gradient((offset[:, None] - centre) * (design @ coefficients.T), offset, axis=0)
+    light = design @ coefficients.T
+    change = -np.gradient((offset[:, None] - centre) * light, offset, axis=0)
+    change[light < 0.01 * light.max(axis=0)] = 0
     return np.asarray(np.linalg.lstsq(design, change, rcond=None)[0].T)
 
 

@@ -8,9 +8,10 @@ from scipy.interpolate import BSpline
 
 from kspecpipe.extraction.solve import extract_fibres
 from kspecpipe.signal import Signal
+from kspecpipe.trace.clean import block_width, clean_blocks, solve_blocks
 from kspecpipe.trace.find import find_traces
 from kspecpipe.trace.profile import extend_wings, measure_profile, sample_profile
-from kspecpipe.trace.profile_fit import spline_values
+from kspecpipe.trace.profile_fit import fit_profile, spline_values
 from kspecpipe.trace.table import Profile
 
 
@@ -135,6 +136,18 @@ def test_wings_that_scattered_light_hid_are_found_when_it_is_gone(frames, bench,
     # Half the pitch is not the end of the wings, which hold 5 % of the light.
     assert recovered(profile) < 0.998
     assert recovered(wide) == pytest.approx(1, abs=7e-4)
+
+
+def test_widths_of_fibres_hold_only_what_does_not_change_evenly_along_the_slit(flat, measured):
+    profile, traces = measured
+    spectra = solve_blocks(clean_blocks(flat, block_width(traces, 48), traces), traces, profile)
+    common = fit_profile(spectra, traces, 11.0, (2, 1))
+    own = fit_profile(spectra, traces, 11.0, (2, 1), common).own
+    middle = own[:, own.shape[1] // 2]
+    place = np.arange(middle.size) - (middle.size - 1) / 2
+    # The stretch of the profile is not quite the same for all fibres, so its height is not.
+    assert abs(middle.sum()) < 0.05 * np.abs(middle).sum()
+    assert abs(place @ middle) < 0.05 * np.abs(place * middle).sum()
 
 
 def test_frames_of_another_shape_are_refused(flat, measured):
