@@ -108,11 +108,12 @@ class PainterBeside(Painter):
 
     def close(self) -> None:
         """End the copy and what it still draws; a half-written picture is removed."""
+        # A copy that waits for orders meets their end; a signal may come just before it waits.
+        os.close(self._orders)
         if not self._answered:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGTERM)
         os.waitpid(self._pid, 0)
-        os.close(self._orders)
         os.close(self._answers)
 
 
