@@ -180,7 +180,7 @@ def fit_profile(
     gram, side = _normal_equations(columns, traces, lit.tolist(), along)
     n_knot = 2 * number + 1
     size = (order_x + 1) * (order_u + 1) * n_knot
-    rest = _uneven(across)
+    rest = _uneven(across, np.asarray(used.any(axis=1)))
     if stretch is not None:
         gram, side = _of_widths(gram, side, size, rest)
     # change over the detector is only believed as far as the light asks for it
@@ -195,9 +195,11 @@ def fit_profile(
     return ProfileShape(shape, spacing, x_range, own)
 
 
-def _uneven(across: FloatArray) -> FloatArray:
-    """Return changes from fibre to fibre beside the polynomials, which are of the shape of all."""
-    rest: FloatArray = np.linalg.qr(across, mode="complete")[0][:, across.shape[1] :]
+def _uneven(across: FloatArray, lit: BoolArray) -> FloatArray:
+    """Return changes (nfib, n) from fibre to fibre beside the polynomials, of those with light."""
+    basis = np.linalg.qr(across[lit], mode="complete")[0][:, across.shape[1] :]
+    rest = np.zeros((lit.size, basis.shape[1]))
+    rest[lit] = basis
     return rest
 
 
@@ -309,11 +311,9 @@ def _stretched(
     knots: tuple[int, int, slice],
 ) -> FloatArray:
     """Change of each fibre's light on rows of one block with its width (nrow, nfib)."""
-    spacing, number, rows = knots
+    _, number, rows = knots
     fibre = np.flatnonzero(used)
-    y, reach = spectra.y[fibre, block], spacing * (number + _MARGIN)
-    row = np.ceil(y - reach).astype(int)[:, None] + np.arange(2 * reach + 1)
-    knot, value = spline_values((row - y[:, None]) / spacing)
+    row, knot, value = _splines_near(spectra.y[fibre, block], knots)
     at = np.clip(knot + number, 0, 2 * number)
     light = np.sum(stretch[fibre[:, None, None], at] * (np.abs(knot) <= number) * value, axis=2)
     inside = (row >= rows.start) & (row < rows.stop)
@@ -354,6 +354,16 @@ def _rows_of(spectra: BlockSpectra, used: BoolArray, block: int, margin: int) ->
     return slice(max(int(centre.min()) - margin, 0), high)
 
 
+def _splines_near(
+    centre: FloatArray, knots: tuple[int, int, slice]
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Rows (nfib, nrow) about fibres, and the splines there: their knots and values."""
+    spacing, number, _ = knots
+    reach = spacing * (number + _MARGIN)
+    row = np.ceil(centre - reach).astype(int)[:, None] + np.arange(2 * reach + 1)
+    return row, *spline_values((row - centre[:, None]) / spacing)
+
+
 def _design(
     spectra: BlockSpectra,
     used: BoolArray,
@@ -362,13 +372,10 @@ def _design(
     knots: tuple[int, int, slice],
 ) -> FloatArray:
     """Light of each coefficient on the rows of one block (nrow, n_across * n_knot)."""
-    spacing, number, rows = knots
+    _, number, rows = knots
     low, high = rows.start, rows.stop
     fibre = np.flatnonzero(used)
-    centre = spectra.y[fibre, block]
-    reach = spacing * (number + _MARGIN)
-    row = np.ceil(centre - reach).astype(int)[:, None] + np.arange(2 * reach + 1)
-    knot, value = spline_values((row - centre[:, None]) / spacing)
+    row, knot, value = _splines_near(spectra.y[fibre, block], knots)
     inside = (np.abs(knot) <= number) & ((row >= low) & (row < high))[:, :, None]
     value = np.where(inside, value, 0) * spectra.flux[fibre, block][:, None, None]
     n_knot = 2 * number + 1

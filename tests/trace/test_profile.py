@@ -150,6 +150,15 @@ def test_widths_of_fibres_hold_only_what_does_not_change_evenly_along_the_slit(f
     assert abs(place @ middle) < 0.05 * np.abs(place * middle).sum()
 
 
+def test_a_dead_fibre_has_the_profile_of_the_others(frames, bench, layout):
+    throughput = np.ones(bench.n_fibre)
+    throughput[3] = 0
+    flat = bench.expose(frames.lamp(bench, throughput=throughput), np.random.default_rng(6))
+    profile, traces = measure_profile(flat, find_traces(flat, layout))
+    assert traces.status[3] == "DEAD"
+    np.testing.assert_allclose(traces.width[3], np.median(traces.width, axis=0), rtol=0.05)
+
+
 def test_frames_of_another_shape_are_refused(flat, measured):
     with pytest.raises(ValueError, match="differ in columns"):
         measure_profile(flat.select((slice(None), slice(0, 100))), measured[1])
