@@ -16,6 +16,7 @@ from astropy.table import Table
 from kspecpipe import io, plots
 from kspecpipe.images import PixelFlat
 from kspecpipe.nights import night_of
+from kspecpipe.product_hdus import build_hdus
 from kspecpipe.qc import Limits, QCRow
 from kspecpipe.quality.history import Selection, select_metrics
 from kspecpipe.quality.rebuild import rebuild
@@ -92,7 +93,7 @@ def make_products(folder: Path, count: int) -> None:
             "MJD-OBS": (61000.4 + i, ""),
             "INSTRUME": ("KSPEC", ""),
         }
-        hdus = io.product_hdus(product, cards, tables)
+        hdus = build_hdus(product, cards, tables)
         io.write_products([(folder / f"flat_{i:04d}.fits", hdus)])
 
 

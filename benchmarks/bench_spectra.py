@@ -19,6 +19,7 @@ import numpy as np
 from astropy.stats import sigma_clip
 
 from kspecpipe import fibres, io, read_spectra
+from kspecpipe.product_hdus import build_hdus
 from kspecpipe.signal import Signal
 from kspecpipe.spectra import Reduced
 
@@ -61,7 +62,7 @@ def write(folder: Path, number: int, mode: str, start: float, step: float) -> Pa
         "MJD-OBS": (61069.0 + number / 24, ""),
     }
     path = folder / f"{mode}_{number:02d}.fits"
-    io.write_products([(path, io.product_hdus(product, cards, {}))])
+    io.write_products([(path, build_hdus(product, cards, {}))])
     return path
 
 

@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
-from astropy.utils.exceptions import AstropyWarning
 
 from kspecpipe import (  # noqa: F401 - registers what can be read
     combined_products,
@@ -32,10 +31,10 @@ from kspecpipe.fits_cards import BLOCK, data_size, header_length, some_cards
 from kspecpipe.frame import FrameInfo, RawFrame, ReadSection
 from kspecpipe.instrument import Instrument
 from kspecpipe.instrument_schema import Section
-from kspecpipe.product import PRIMARY, HduSpec, Product, squared_unit
-from kspecpipe.signal import DQ, UNUSABLE, FloatArray, Signal
+from kspecpipe.product import Product
+from kspecpipe.product_hdus import fits_value, read_field, table_of
+from kspecpipe.signal import FloatArray
 
-HeaderCards = Mapping[str, tuple[Any, str]]
 _PIXEL_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _MOST_ADU = 1e12  # more is no number of a detector, and its square no float
 _MOST_CARDS = 40  # NAXIS stands among the first
@@ -233,7 +232,7 @@ def read_product(path: str | Path) -> Product:
             raise InputError(
                 f"{path.name}: damaged: the data of {', '.join(damaged)} do not match their DATASUM"
             )
-        values = {name: _read_field(hdus, spec, path.name) for name, spec in cls.hdus().items()}
+        values = {name: read_field(hdus, spec, path.name) for name, spec in cls.hdus().items()}
     return cls(header=header, **values)
 
 
@@ -241,7 +240,7 @@ def read_table(path: Path, hdu: str) -> Table | None:
     """Read a table HDU of a product, or None when it has none of that name."""
     _refuse_missing(path)
     with _quietly(path) as hdus:
-        return _table(hdus[hdu]) if hdu in hdus else None
+        return table_of(hdus[hdu]) if hdu in hdus else None
 
 
 def read_header_and_table(path: Path, hdu: str) -> tuple[dict[str, Any], Table | None]:
@@ -250,7 +249,7 @@ def read_header_and_table(path: Path, hdu: str) -> tuple[dict[str, Any], Table |
     with _quietly(path) as hdus:
         header = {**header_values(hdus[0].header), "FILENAME": path.name}
         product = "ESO PRO CATG" in header
-        return header, _table(hdus[hdu]) if product and hdu in hdus else None
+        return header, table_of(hdus[hdu]) if product and hdu in hdus else None
 
 
 def write_products(files: Sequence[tuple[Path, fits.HDUList]]) -> None:
@@ -289,37 +288,9 @@ def table_writer(table: Table, primary: Mapping[str, Any], cards: Mapping[str, A
     first, second = fits.PrimaryHDU(), fits.BinTableHDU(ordered, name="SPECTRUM")
     for hdu, values in ((first, primary), (second, cards)):
         for keyword, value in values.items():
-            hdu.header[keyword] = _fits_value(value)
+            hdu.header[keyword] = fits_value(value)
         hdu.add_checksum(when="of this HDU")
     return _writer(fits.HDUList([first, second]))
-
-
-def product_hdus(product: Product, header: HeaderCards, tables: Mapping[str, Table]) -> Any:
-    """Build the HDU list of a product.
-
-    Parameters
-    ----------
-    product : Product
-        The product.
-    header : mapping
-        Cards of the primary header: keyword -> (value, comment).
-    tables : mapping
-        Further table HDUs by name (QC, SETTINGS).
-    """
-    hdus = [fits.PrimaryHDU()]
-    for name, spec in product.hdus().items():
-        value = getattr(product, name)
-        if value is None or spec.kind == "cards":
-            continue
-        _append(hdus, spec, value)
-    hdus += [fits.BinTableHDU(_ascii(table), name=name) for name, table in tables.items()]
-    for keyword, (value, comment) in header.items():
-        hdus[0].header[_fits_keyword(keyword)] = _fits_card(keyword, value, comment)
-    for name, spec in product.hdus().items():
-        if spec.kind == "cards":
-            _write_cards(hdus, spec, getattr(product, name))
-    hdus[0].header["DATAMD5"] = (_hdus_md5(hdus), "checksum of all data")
-    return fits.HDUList(hdus)
 
 
 def frame_md5s(path: Path, instrument: Instrument) -> list[str]:
@@ -435,128 +406,4 @@ def _frame_md5(raw: RawFile, info: FrameInfo, read: ReadSection) -> str:
     facts = sorted((name, repr(value)) for name, value in info.keywords.items())
     digest.update(repr((facts, info.flips, raw.shape)).encode())
     digest.update(np.ascontiguousarray(read((0, raw.shape[0], 0, raw.shape[1]))).tobytes())
-    return digest.hexdigest()
-
-
-def _read_field(hdus: fits.HDUList, spec: HduSpec, name: str) -> Any:
-    first = spec.hdu.split(",")[0]
-    needed = [first, "VARIANCE", "DQ"] if spec.kind == "signal" else [first]
-    missing = [hdu for hdu in needed if hdu not in hdus]
-    if missing:
-        if spec.optional:
-            return None
-        if spec.kind == "cards":
-            return {}
-        raise InputError(f"{name}: lacks the HDU {', '.join(missing)}")
-    if spec.kind == "cards":
-        header = hdus[first].header
-        return {
-            key: list(header[key]) if key == "HISTORY" else header[key]
-            for key in spec.keys
-            if key in header
-        }
-    empty = [hdu for hdu in needed if hdus[hdu].data is None]
-    if empty:
-        raise InputError(f"{name}: the HDU {', '.join(empty)} holds no data")
-    if spec.kind == "table":
-        return _table(hdus[first])
-    if spec.kind == "image":
-        return _native(hdus[first])
-    return Signal(_native(hdus[first]), _native(hdus["VARIANCE"]), _native(hdus["DQ"]))
-
-
-def _native(hdu: Any) -> Any:
-    return np.array(hdu.data, dtype=hdu.data.dtype.newbyteorder("="))
-
-
-def _table(hdu: Any) -> Table:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        table = Table.read(hdu, mask_invalid=False)
-    table.convert_bytestring_to_unicode()
-    for name in table.colnames:
-        table[name] = table[name].astype(table[name].dtype.newbyteorder("="))
-    return table
-
-
-def _append(hdus: list[Any], spec: HduSpec, value: Any) -> None:
-    if spec.kind == "table":
-        hdus.append(fits.BinTableHDU(_ascii(value), name=spec.hdu))
-    elif spec.kind == "image":
-        _append_image(hdus, spec.hdu, value, spec.dtype, spec.unit)
-    else:
-        value = _storable(value, spec.dtype)
-        _append_image(hdus, spec.hdu, value.value, spec.dtype, spec.unit)
-        _append_image(hdus, "VARIANCE", value.variance, spec.dtype, squared_unit(spec.unit))
-        _append_image(hdus, "DQ", value.dq, "u2", "")
-
-
-def _ascii(table: Table) -> Table:
-    """Replace what FITS has no letters for: a target may have any name."""
-    plain = table.copy(copy_data=False)
-    for name in plain.colnames:
-        if plain[name].dtype.kind == "U":
-            values = [str(value).encode("ascii", "replace").decode() for value in plain[name]]
-            plain[name] = np.array(values, dtype=plain[name].dtype)
-    return plain
-
-
-def _storable(signal: Signal, dtype: str) -> Signal:
-    """Convert to the type on disk; what is no number there is NaN and ``NO_DATA``."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        value, variance = signal.value.astype(dtype), signal.variance.astype(dtype)
-    lost = ~(np.isfinite(value) & np.isfinite(variance))
-    flagged = (signal.dq & np.uint16(UNUSABLE)) > 0
-    value[lost & ~flagged] = variance[lost & ~flagged] = np.nan
-    return Signal(value, variance, signal.dq).flag(lost & ~flagged, DQ.NO_DATA)
-
-
-def _append_image(hdus: list[Any], name: str, value: Any, dtype: str, unit: str) -> None:
-    data = np.ascontiguousarray(value, dtype=dtype)
-    if name == PRIMARY:
-        hdus[0].data = data
-        hdu = hdus[0]
-    else:
-        hdu = fits.ImageHDU(data, name=name)
-        hdus.append(hdu)
-    hdu.header["BUNIT"] = (unit, "unit of the data")
-
-
-def _write_cards(hdus: list[Any], spec: HduSpec, values: Mapping[str, Any]) -> None:
-    for hdu in hdus:
-        if hdu.name in spec.hdu.split(","):
-            for key in spec.keys:
-                if key == "HISTORY":
-                    for line in values.get(key, ()):
-                        hdu.header.add_history(_fits_value(line))
-                elif key in values:
-                    hdu.header[_fits_keyword(key)] = _fits_value(values[key])
-
-
-def _fits_keyword(keyword: str) -> str:
-    return keyword if len(keyword) <= 8 and " " not in keyword else f"HIERARCH {keyword}"
-
-
-def _fits_card(keyword: str, value: Any, comment: str) -> tuple[Any, str]:
-    """Return value and comment; the comment is left out where a card has no room for it."""
-    plain = _fits_value(value)
-    used = len(_fits_keyword(keyword)) + len(" = ") + max(20, len(str(plain)) + 2) + len(" / ")
-    return plain, comment if used + len(comment) <= fits.Card.length else ""
-
-
-def _fits_value(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    if isinstance(value, str):
-        return value.encode("ascii", "replace").decode().translate(dict.fromkeys(range(32), "?"))
-    return value
-
-
-def _hdus_md5(hdus: Sequence[Any]) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    for hdu in hdus:
-        if hdu.data is not None:
-            digest.update(np.ascontiguousarray(hdu.data).tobytes())
     return digest.hexdigest()

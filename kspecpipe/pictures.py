@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import warnings
@@ -21,6 +22,8 @@ from kspecpipe.errors import IdentificationError, KspecError
 from kspecpipe.logs import python_warnings
 from kspecpipe.outcome import RunOptions
 from kspecpipe.writing import read_rows
+
+_PATIENCE = 120.0  # seconds to wait for the answer of a copy: pictures take one or two
 
 
 @dataclass
@@ -90,7 +93,7 @@ class PainterBeside(Painter):
                 os._exit(0)  # whatever went wrong is met again, and told, by who draws instead
         os.close(orders)
         os.close(answers)
-        self._answered = False
+        self._end: signal.Signals | None = signal.SIGTERM  # None: it ends by itself
 
     def begin(self, products: Sequence[Path]) -> None:
         """Send the products to the copy."""
@@ -99,20 +102,23 @@ class PainterBeside(Painter):
             _send(self._orders, [str(path) for path in products])
 
     def drawn(self) -> list[Drawn]:
-        """Wait for the answer; draw them here when the copy has died."""
+        """Wait for the answer; draw them here when the copy has died or hangs."""
+        if not select.select([self._answers], [], [], _PATIENCE)[0]:
+            self._end = signal.SIGKILL
+            return super().drawn()
         answer = _receive(self._answers)
         if answer is None:
             return super().drawn()
-        self._answered = True
+        self._end = None
         return [Drawn(**each) for each in answer]
 
     def close(self) -> None:
         """End the copy and what it still draws; a half-written picture is removed."""
         # A copy that waits for orders meets their end; a signal may come just before it waits.
         os.close(self._orders)
-        if not self._answered:
+        if self._end is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGTERM)
+                os.kill(self._pid, self._end)
         os.waitpid(self._pid, 0)
         os.close(self._answers)
 

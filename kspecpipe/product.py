@@ -1,6 +1,7 @@
 """Products: dataclasses whose field metadata say which HDU, unit and type each part has.
 
-One generic writer and one generic reader (`kspecpipe.io`) serve them all.
+One builder and one reader of HDUs (`kspecpipe.product_hdus`) serve them all; files are opened by
+`kspecpipe.io`.
 """
 
 from __future__ import annotations

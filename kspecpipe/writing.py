@@ -22,6 +22,7 @@ from kspecpipe.gathered import GatheredInputs, header_number
 from kspecpipe.layered_settings import RecipeSettings
 from kspecpipe.outcome import RunOptions
 from kspecpipe.product import Product
+from kspecpipe.product_hdus import build_hdus
 from kspecpipe.provenance import Origin, exposure_qualifier, header_cards, product_stem
 from kspecpipe.qc import Flag, Limits, QCRow
 
@@ -173,7 +174,7 @@ def write(
         cards = header_cards(job.origin, spec, info, own, job.shape(info))
         path = options.output / f"{job.stem(spec, exposure)}.fits"
         tables = {"QC": qc_table(own), "SETTINGS": settings}
-        hdus = io.product_hdus(product, cards, tables)
+        hdus = build_hdus(product, cards, tables)
         files.append((path, hdus))
         written.append(
             Written(

@@ -8,6 +8,7 @@ from kspecpipe import io
 from kspecpipe.cli import show
 from kspecpipe.combined_products import Coadded, unit_cards
 from kspecpipe.fibres import fibre_table
+from kspecpipe.product_hdus import build_hdus
 from kspecpipe.signal import Signal
 
 PNG = b"\x89PNG"
@@ -88,7 +89,7 @@ def coadded(tmp_path):
     )
     path = tmp_path / "coadded.fits"
     cards = {"ESO PRO CATG": ("COADDED", ""), "INSTRUME": ("TINY", "")}
-    io.write_products([(path, io.product_hdus(product, cards, {}))])
+    io.write_products([(path, build_hdus(product, cards, {}))])
     return path
 
 

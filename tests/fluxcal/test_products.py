@@ -10,6 +10,7 @@ from astropy.table import Table
 from kspecpipe import io
 from kspecpipe.flux_products import Calibrated, Response
 from kspecpipe.product import squared_unit
+from kspecpipe.product_hdus import build_hdus
 from kspecpipe.signal import Signal
 
 AXIS = {"CTYPE1": "AWAV", "CRPIX1": 1.0, "CRVAL1": 4000.0, "CDELT1": 2.5, "CUNIT1": "Angstrom"}
@@ -54,7 +55,7 @@ def calibrated():
 
 def stored(product, path):
     header = {"ESO PRO CATG": (product.catg, "")}
-    io.write_products([(path, io.product_hdus(product, header, {}))])
+    io.write_products([(path, build_hdus(product, header, {}))])
     return path
 
 

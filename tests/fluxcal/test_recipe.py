@@ -11,6 +11,7 @@ from kspecpipe import io, plots
 from kspecpipe.base_recipe import find_recipe, run_recipe
 from kspecpipe.cli import main
 from kspecpipe.fibres import fibre_table
+from kspecpipe.product_hdus import build_hdus
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.simulate.standards import StandardStar, write_catalogue
 from kspecpipe.spectra import Reduced
@@ -62,7 +63,7 @@ def reduced_of(scene, stars, types=None):
 
 def store(product, path, **cards):
     header = {key: (value, "") for key, value in {**HEADER, **cards}.items()}
-    io.write_products([(path, io.product_hdus(product, header, {}))])
+    io.write_products([(path, build_hdus(product, header, {}))])
     return path
 
 

@@ -17,6 +17,7 @@ from kspecpipe.formats.export import export
 from kspecpipe.formats.fibre_spectra import read_spectra
 from kspecpipe.formats.names import unique_names
 from kspecpipe.images import BadPixelMap
+from kspecpipe.product_hdus import build_hdus
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.spectra import Extracted
 
@@ -50,7 +51,7 @@ def write(folder, product, catg):
         "MJD-OBS": (61000.0, ""),
     }
     path = folder / f"night_{catg.lower()}.fits"
-    io.write_products([(path, io.product_hdus(product, header, {}))])
+    io.write_products([(path, build_hdus(product, header, {}))])
     return path
 
 

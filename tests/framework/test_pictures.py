@@ -16,6 +16,7 @@ from kspecpipe.images import MasterBias
 from kspecpipe.logs import run_logger
 from kspecpipe.outcome import RunOptions
 from kspecpipe.pictures import Painter, PainterBeside, painting
+from kspecpipe.product_hdus import build_hdus
 from kspecpipe.runtime import silent_logger
 from kspecpipe.signal import Signal
 
@@ -47,7 +48,7 @@ def products(tmp_path):
     for path in paths:
         product = MasterBias(image=Signal.of(np.full((20, 30), 7.0, dtype=np.float32), 1.0))
         cards = {"ESO PRO CATG": ("MASTER_BIAS", "")}
-        io.write_products([(path, io.product_hdus(product, cards, {}))])
+        io.write_products([(path, build_hdus(product, cards, {}))])
     paths[1].write_bytes(b"no product")
     return paths
 
@@ -133,6 +134,14 @@ def test_what_a_dead_copy_owes_is_drawn_here(products, log):
         os.kill(painter._pid, signal.SIGKILL)
         assert gone(painter._pid)
         assert len(drawn(painter, products[2:], log)) == 1
+
+
+def test_what_a_copy_that_hangs_owes_is_drawn_here(products, log, monkeypatch):
+    monkeypatch.setattr("kspecpipe.pictures._PATIENCE", 0.5)
+    with painting(RunOptions(painters=2)) as painter:
+        os.kill(painter._pid, signal.SIGSTOP)  # deaf to any signal but the last
+        assert len(drawn(painter, products[2:], log)) == 1
+    assert gone(painter._pid)
 
 
 def test_an_error_that_nobody_expects_is_met_here(products, log, monkeypatch):
