@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +14,11 @@ from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli.shipped import mode_files
 from kspecpipe.errors import InputError, SettingsError
 from kspecpipe.instrument import Instrument, instrument_from_file, shipped_instruments
+from kspecpipe.instrument_rules import place_of
 from kspecpipe.registry import recipe_names
-from kspecpipe.sof import RAW_TAGS
 from kspecpipe.yaml_source import Node, nearest, read_yaml
 
 _TYPES = ("P", "S", "C", "U", "N")
-_EXAMPLES: dict[str, Any] = {"str": "text", "int": 1, "float": 1.5}
 
 
 @dataclass
@@ -84,25 +81,17 @@ def _problems_of_mode_file(path: Path) -> Iterator[str]:
 
 
 def _inconsistencies(instrument: Instrument, section: Node) -> Iterator[str]:
-    """Yield what each value by itself does not show, and what the loader lets pass."""
+    """Yield what the loader lets pass: it may never matter to the recipes that are run."""
     facts = instrument.facts
-    for i, rule in enumerate(facts.classify):
-        place = _place(section, "classify", i)
-        if rule.tag not in RAW_TAGS:
-            yield f"{place}: classify: unknown tag {rule.tag!r}; {nearest(rule.tag, RAW_TAGS)}"
-        if rule.file is None and not rule.keywords:
-            yield f"{place}: classify: the rule for {rule.tag} has neither `file` nor `keywords`"
-    yield from _readout_problems(instrument, section)
-    yield from _template_problems(instrument, section)
     yield from _wavelength_problems(instrument, section)
     for fibre_class, kind in facts.assignment.type.items():
         if kind not in _TYPES:
-            place = _place(section, "assignment", "type", fibre_class)
+            place = place_of(section, "assignment", "type", fibre_class)
             yield f"{place}: assignment.type: {kind!r} is none of {', '.join(_TYPES)}"
     try:
         ancillary.static_line_list(facts.lamps.line_list)
     except InputError as error:
-        yield f"{_place(section, 'lamps', 'line_list')}: lamps.line_list: {error}"
+        yield f"{place_of(section, 'lamps', 'line_list')}: lamps.line_list: {error}"
 
 
 def _wavelength_problems(instrument: Instrument, section: Node) -> Iterator[str]:
@@ -110,39 +99,13 @@ def _wavelength_problems(instrument: Instrument, section: Node) -> Iterator[str]
     for name in ("centre", "step") if wavelength else ():
         value = getattr(wavelength, name)
         if isinstance(value, str) and value not in facts.keywords:
-            place = _place(section, "wavelength", name)
-            yield f"{place}: wavelength.{name}: {nearest_keyword(value, instrument)}"
+            place = place_of(section, "wavelength", name)
+            hint = nearest(value, facts.keywords)
+            yield f"{place}: wavelength.{name}: no keyword {value!r}; {hint}"
     if wavelength and wavelength.model == "grating":
         for name in {"lines", "centre"} - set(facts.keywords):
-            place = _place(section, "keywords")
+            place = place_of(section, "keywords")
             yield f"{place}: keywords lacks {name!r}, which the grating equation needs"
-
-
-def _readout_problems(instrument: Instrument, section: Node) -> Iterator[str]:
-    table = instrument.facts.detector.readout
-    for name in table.by:
-        if name not in instrument.facts.keywords:
-            place = _place(section, "detector", "readout", "by")
-            yield f"{place}: detector.readout.by: {nearest_keyword(name, instrument)}"
-    for i, row in enumerate(table.table):
-        if len(row) != len(table.by) + 2:
-            place = _place(section, "detector", "readout", "table", i)
-            yield (
-                f"{place}: detector.readout.table: {len(row)} values found, {len(table.by) + 2} "
-                f"expected ({', '.join([*table.by, 'gain', 'noise'])})"
-            )
-
-
-def _template_problems(instrument: Instrument, section: Node) -> Iterator[str]:
-    """Try the templates of mode and readmode with values of the declared types."""
-    keywords = instrument.facts.keywords
-    values = {name: _EXAMPLES[rule.kind] for name, rule in keywords.items()}
-    for name in ("mode", "readmode"):
-        template = getattr(instrument.facts, name)
-        try:
-            string.Formatter().vformat(template, (), values)
-        except (ValueError, KeyError, IndexError) as error:
-            yield f"{_place(section, name)}: {name}: {template!r} cannot be filled: {error}"
 
 
 def _doubts(instrument: Instrument) -> Iterator[str]:
@@ -164,22 +127,6 @@ def _doubts(instrument: Instrument) -> Iterator[str]:
         amplifiers = [a for layout in detector.layouts.values() for a in layout.amplifiers]
         if not amplifiers or any(a.gain is None for a in amplifiers):
             yield "detector: no gain and noise; frames will be refused until settings give them"
-
-
-def nearest_keyword(name: str, instrument: Instrument) -> str:
-    """Say that a keyword is unknown and which one may be meant."""
-    return f"no keyword {name!r}; {nearest(name, instrument.facts.keywords)}"
-
-
-def _place(node: Node, *path: str | int) -> str:
-    """Return where a value stands, as deep as the file goes along the path."""
-    for name in path:
-        children: Any = node.value
-        try:
-            node = children[name]
-        except (KeyError, IndexError, TypeError):
-            break
-    return node.place
 
 
 def _file_of(name_or_path: str) -> Path:

@@ -11,7 +11,7 @@ from kspecpipe.detector.planes import Planes, row_blocks
 from kspecpipe.detector.robust import Moments, clipped_moments
 from kspecpipe.detector.structure import Section, SmoothOptions, smooth_structure
 from kspecpipe.errors import RecipeError
-from kspecpipe.signal import FloatArray, Signal
+from kspecpipe.signal import BoolArray, FloatArray, Signal
 
 #: Of a normal distribution, 98 % lie below this many standard deviations above the centre.
 PERCENTILE_98 = 2.0537489106318225
@@ -167,9 +167,7 @@ def structure(master: Signal) -> Structure:
     RecipeError
         If no pixel is usable.
     """
-    good = master.good
-    if not good.any():
-        raise RecipeError(f"none of the {good.size} pixels of the master frame is usable")
+    good = _usable(master)
     image = np.where(good, master.value, np.nan)
     level = float(clipped_moments(image.ravel()).mean)
     rows, columns = clipped_moments(image, axis=1), clipped_moments(image, axis=0)
@@ -230,9 +228,7 @@ def light_leak(master: Signal) -> LightLeak:
     RecipeError
         If no pixel is usable.
     """
-    good = master.good
-    if not good.any():
-        raise RecipeError(f"none of the {good.size} pixels of the master frame is usable")
+    good = _usable(master)
     median, bright = np.percentile(master.value[good], [50, 98])
     noise = np.sqrt(float(clipped_moments(master.variance[good]).mean))
     return LightLeak(float(bright - median), float(PERCENTILE_98 * noise))
@@ -279,3 +275,10 @@ def _rms_beyond_noise(levels: Moments, variance: float) -> float:
     spread = float(clipped_moments(levels.mean[known]).std) ** 2
     noise = variance * float(np.mean(1 / levels.count[known]))
     return float(np.sqrt(max(spread - noise, 0.0)))
+
+
+def _usable(master: Signal) -> BoolArray:
+    """Return where a master frame has a value, shape (ny, nx)."""
+    if not master.good.any():
+        raise RecipeError(f"none of the {master.value.size} pixels of the master frame is usable")
+    return master.good
