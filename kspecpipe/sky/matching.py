@@ -18,6 +18,8 @@ _CLIP = 4.0
 _MIN_SCALES, _LEAST_SCALE = 5, 0.003
 #: Height of the lines that are compared, in units of the noise of a sample.
 _SIGNIFICANCE = 2.0
+#: Parts of the spectrum whose scales are compared.
+_PARTS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Matching:
         -------
         ndarray, shape (nfib,)
             Scatter and common offset of the scales beyond their errors, between 0.3 % and
-            ``prior``; ``prior`` for a fibre far off the others, and for all if too few have lines.
+            ``prior``, for all if too few have lines. A fibre far off the others passes less light
+            than was known, or more: its own distance from 1, if larger than ``prior``.
         """
         # Without the prior: what the lines alone say, and how well.
         told = np.maximum(1 / np.maximum(self.scale_error, 1e-12) ** 2 - prior**-2, 1e-12)
@@ -112,7 +115,8 @@ class Matching:
         near = use & ~far
         weight = told[near] / told[near].sum()
         square = float(weight @ ((scale[near] - middle) ** 2 - 1 / told[near])) + middle**2
-        return np.where(far, prior, np.sqrt(np.clip(square, _LEAST_SCALE**2, prior**2)))
+        common = np.sqrt(np.clip(square, _LEAST_SCALE**2, prior**2))
+        return np.where(far, np.maximum(np.abs(scale), prior), common)
 
     def operators(self, extra_width: FloatArray) -> tuple[FloatArray, ...]:
         """Factors of the sky and its first four derivatives, each shape (nfib, nx).
@@ -201,7 +205,49 @@ def match_lines(
         if not (odd & clear).any():
             break
         clear = clear & ~odd
+    told = weight * (clear & on_line)
+    parts = weigh_parts(lines[0], left + posterior.terms[:, :1] * lines[0], told)
+    posterior, _ = _solve(np.stack(lines), rest, told * parts, prior)
     return replace(posterior, fitted=clear & on_line)
+
+
+def weigh_parts(line: FloatArray, residual: FloatArray, weight: FloatArray) -> FloatArray:
+    """Lessen the weight of strong lines where parts of the spectrum disagree about the scale.
+
+    An object's own line under a single strong sky line looks like more sky, with a small error.
+    Where the scales of the parts scatter more than their errors allow, the scatter is an error of
+    each part, whatever its lines tell.
+
+    Parameters
+    ----------
+    line : ndarray, shape (nfib, nx)
+        What a unit of scale adds, without continuum [electron].
+    residual : ndarray, shape (nfib, nx)
+        What is left when all terms but the scale are taken off [electron].
+    weight : ndarray, shape (nfib, nx)
+        Inverse variance; 0 for samples that are not used.
+
+    Returns
+    -------
+    ndarray, shape (nfib, nx)
+        Factors of the weights, at most 1.
+
+    References
+    ----------
+    .. [1] DerSimonian & Laird 1986, Controlled Clinical Trials 7, 177.
+    """
+    edges = np.linspace(0, line.shape[1], _PARTS + 1).astype(np.intp)[:-1]
+    told = np.add.reduceat(weight * line**2, edges, axis=1)
+    scale = np.add.reduceat(weight * line * residual, edges, axis=1) / np.maximum(told, 1e-30)
+    total = np.maximum(told.sum(axis=1, keepdims=True), 1e-30)
+    mean = (told * scale).sum(axis=1, keepdims=True) / total
+    chi2 = (told * (scale - mean) ** 2).sum(axis=1, keepdims=True)
+    free = np.maximum((told > 0).sum(axis=1, keepdims=True) - 1, 0)
+    spread = total - (told**2).sum(axis=1, keepdims=True) / total
+    scatter = np.maximum(chi2 - free - np.sqrt(2 * free), 0.0) / np.maximum(spread, 1e-30)
+    length = np.diff(np.append(edges, line.shape[1]))
+    factors: FloatArray = np.repeat(1 / (1 + scatter * told), length, axis=1)
+    return factors
 
 
 def _solve(
