@@ -1,6 +1,7 @@
-import multiprocessing
 import pickle
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -141,20 +142,24 @@ def test_a_run_is_stored_wholly_or_not_at_all(tmp_path):
     assert rows(path, "SELECT COUNT(*) FROM products") == [(1,)]
 
 
-def write_many(path, name):
-    for i in range(40):
-        record_run(path, replace(RECORD, message=f"{name} {i}"))
+#: What a process of its own does: it finds this file by its path.
+WRITE_MANY = """
+import runpy, sys
+from dataclasses import replace
+from pathlib import Path
+from kspecpipe.quality.store import record_run
+tests, path, name = sys.argv[1:]
+record = runpy.run_path(tests)["RECORD"]
+for i in range(40):
+    record_run(Path(path), replace(record, message=f"{name} {i}"))
+"""
 
 
 def test_two_processes_writing_at_once_lose_nothing(tmp_path):
     path = tmp_path / "qc.sqlite"
-    context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=write_many, args=(path, name)) for name in "ab"]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(60)
-    assert [process.exitcode for process in both] == [0, 0]
+    words = [sys.executable, "-c", WRITE_MANY, __file__, str(path)]
+    both = [subprocess.Popen([*words, name]) for name in "ab"]
+    assert [process.wait(60) for process in both] == [0, 0]
     found = {message for (message,) in rows(path, "SELECT message FROM runs")}
     assert found == {f"{name} {i}" for name in "ab" for i in range(40)}
     assert rows(path, "SELECT COUNT(*) FROM superseded") == [(79,)]
