@@ -15,6 +15,11 @@ from kspecpipe.wavelength.peaks import subtract_continuum
 from kspecpipe.wavelength.scene import Model, Scene, blend_groups, render
 from kspecpipe.wavelength.shape import fit_shared, strengths_only
 
+#: Typical distances at which a blend is no line of the list, and blends of which one is typical.
+_ODD, _MIN_TYPICAL = 6.0, 8
+#: Errors by which such a blend is counted as wrong: how far off another line lies tells nothing.
+_FOREIGN = 10.0
+
 
 @dataclass(frozen=True)
 class RefineOptions:
@@ -264,6 +269,19 @@ def _combine(
     }
 
 
+def _oddity(residual: FloatArray, error: FloatArray, used: BoolArray) -> FloatArray:
+    """Distance from the typical residual of the blends used, in units of the typical distance.
+
+    Two lines far off widen the scatter of all so much that they hide in it. 0 for fewer than
+    eight, of which the typical one is not known.
+    """
+    if used.sum() < _MIN_TYPICAL:
+        return np.zeros(residual.size)
+    away = np.abs(residual - np.median(residual[used]))
+    size = np.hypot(1.4826 * np.median(away[used]), error)
+    return np.where(used, away / size, 0.0)
+
+
 def _reduced_chi2(pull: FloatArray, parameters: int) -> float:
     """Disagreement of the lines beyond their errors; NaN with fewer than three."""
     return float(np.sum(pull**2) / (pull.size - parameters)) if pull.size >= 3 else float("nan")
@@ -293,7 +311,7 @@ def _fit_blends(
         Blends that agree.
     """
     nan = float("nan")
-    u, used = table["u"], chosen.copy()
+    u, used, foreign = table["u"], chosen.copy(), np.zeros_like(chosen)
     for _ in range(used.size):
         extra, columns = 0.0, np.stack([np.ones_like(u), u], axis=1)
         wide = used.sum() >= 3 and np.ptp(u[used]) > 2 * options.slope_span
@@ -313,13 +331,20 @@ def _fit_blends(
             excess = np.sum(residual[used] ** 2 - table["offset_error"][used] ** 2)
             extra = float(np.sqrt(max(excess / freedom, 0.0))) if freedom > 0 else 0.03
         pull = np.where(used, np.abs(residual) * np.sqrt(weight), 0.0)
-        if pull.max() < 3.5 or used.sum() < 5:
+        odd = _oddity(residual, table["offset_error"], used)
+        if odd.max() > _ODD:
+            foreign[int(odd.argmax())] = True
+            used &= ~foreign
+        elif pull.max() < 3.5 or used.sum() < 5:
             break
-        used[int(pull.argmax())] = False
+        else:
+            used[int(pull.argmax())] = False
     error = np.sqrt(np.diag(covariance))
     rms = float(np.sqrt(np.mean(residual[used] ** 2)))
     strong = table["used"]
-    chi2 = _reduced_chi2(residual[strong] / table["offset_error"][strong], columns.shape[1])
+    pull = np.abs(residual) / table["offset_error"]
+    pull = np.where(foreign, np.minimum(pull, _FOREIGN), pull)
+    chi2 = _reduced_chi2(pull[strong], columns.shape[1])
     slope, slope_error = (solution[1], error[1]) if wide else (0.0, nan)
     found = Refinement(
         float(solution[0]), float(error[0]), float(slope), float(slope_error), {}, rms, chi2

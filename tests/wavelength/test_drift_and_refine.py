@@ -105,6 +105,26 @@ def test_one_clean_line_is_believed_beside_a_blend_that_disagrees(night, expose,
     assert found.lines["used"].tolist() == [True, False]
 
 
+def test_two_lines_that_are_not_where_the_list_says_do_not_hide_in_their_own_scatter(
+    night, expose, signal, sky_lines
+):
+    recipe, _, solution = night
+    exposure = signal(sky_exposure(expose, sky_lines, recipe))
+    arguments = solution.wavelength, solution.lsf_shape
+    places = np.interp(sky_lines.wavelength, solution.wavelength[7], np.arange(exposure.shape[1]))
+    seen = np.flatnonzero((places > 20) & (places < exposure.shape[1] - 20))
+    brightest = seen[np.argsort(sky_lines.intensity[seen])[-2:]]
+    moved = sky_lines.wavelength.copy()
+    moved[brightest] += np.array([1.5, -1.5]) * np.median(np.gradient(solution.wavelength[7]))
+    odd = replace(sky_lines, wavelength=moved)
+    found = refine_zero_point(exposure, *arguments, odd, LIVE)
+    assert found.shift == pytest.approx(0.8, abs=0.03)
+    assert found.shift_error < 0.03
+    # They are told all the same, by ten errors each.
+    right = refine_zero_point(exposure, *arguments, sky_lines, LIVE)
+    assert right.chi2 + 3 < found.chi2 < right.chi2 + 60
+
+
 def test_weak_sky_lines_move_nothing(night, expose, signal, sky_lines):
     recipe, _, solution = night
     exposure = sky_exposure(expose, sky_lines, recipe, brightness=10.0)
