@@ -7,6 +7,7 @@ and its validation, the input check, the QC table and the edges of the night's g
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, dataclass_transform
 
@@ -29,6 +30,9 @@ class InputSpec:
         ``raw``, ``calibration``, ``user``, or ``static`` for what the package ships.
     alternatives : tuple of str
         Tags that may stand in place of ``tag``, all files of one tag: REDUCED or CALIBRATED.
+    on_demand : bool
+        A calibration that is read whenever it is asked for, and not kept: it is as large as the
+        frames, and most recipes need it once.
     at_least, recommended, at_most : int or None
         Number of frames.
     match : tuple of str
@@ -58,6 +62,7 @@ class InputSpec:
     required: bool = True
     several: Literal["error", "list", "nearest_exptime"] = "error"
     alternatives: tuple[str, ...] = ()
+    on_demand: bool = False
     doc: str = ""
     name: str = ""
 
@@ -176,6 +181,13 @@ def metric(label: str, **options: Any) -> Any:
 Spec = InputSpec | ParameterSpec | ProductSpec | MetricSpec
 
 
+@dataclass(frozen=True)
+class OnDemand:
+    """A value that is read when it is asked for, each time anew."""
+
+    read: Callable[[], Any]
+
+
 @dataclass_transform(
     kw_only_default=True,
     field_specifiers=(raw, calibration, user_file, static, parameter, product, metric),
@@ -207,6 +219,11 @@ class Declared:
             if name not in values and not _has_default(spec):
                 raise ValueError(f"{type(self).__qualname__} needs a value for {name!r}")
             setattr(self, name, values.get(name, _default(spec)))
+
+    def __getattribute__(self, name: str) -> Any:
+        """Return a value; one on demand is read now."""
+        value = super().__getattribute__(name)
+        return value.read() if isinstance(value, OnDemand) else value
 
     def __repr__(self) -> str:
         """Show the values."""

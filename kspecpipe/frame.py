@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -189,13 +190,21 @@ class Geometry:
 
     def paint(self, values: Sequence[float]) -> float | FloatArray:
         """Spread one value per amplifier over the normalised frame; a scalar if all are equal."""
-        if len(set(values)) == 1:
-            return float(values[0])
-        ny, nx = self.shape
-        trimmed = np.empty((nx, ny) if self.orient.transpose else (ny, nx), dtype=np.float32)
-        for value, (y0, y1, x0, x1) in zip(values, self.tiles, strict=True):
-            trimmed[y0:y1, x0:x1] = value
-        return self.orient.apply(trimmed)
+        return float(values[0]) if len(set(values)) == 1 else _painted(self, tuple(values))
+
+
+@functools.lru_cache(maxsize=4)
+def _painted(geometry: Geometry, values: tuple[float, ...]) -> FloatArray:
+    """Paint the amplifiers once: the frames of a stack share what is as large as themselves."""
+    ny, nx = geometry.shape
+    shape = (nx, ny) if geometry.orient.transpose else (ny, nx)
+    trimmed = np.empty(shape, dtype=np.float32)
+    for value, (y0, y1, x0, x1) in zip(values, geometry.tiles, strict=True):
+        trimmed[y0:y1, x0:x1] = value
+    if np.all(trimmed == trimmed[0]):  # amplifiers side by side: one row holds all
+        trimmed = np.broadcast_to(trimmed[0].copy(), shape)
+    trimmed.flags.writeable = False
+    return geometry.orient.apply(trimmed)
 
 
 @dataclass(frozen=True)

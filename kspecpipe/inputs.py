@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kspecpipe import ancillary, io
-from kspecpipe.declare import Declared, InputSpec
+from kspecpipe.declare import Declared, InputSpec, OnDemand
 from kspecpipe.errors import InputError, SettingsError
 from kspecpipe.frame import FrameInfo, FrameStack, RawFrame
 from kspecpipe.gathered import CalibrationFile, GatheredInputs, InputPolicy, header_number
@@ -103,6 +104,9 @@ def load(
         elif spec.kind == "calibration" and gathered.products(spec):
             chosen = _choose(gathered.products(spec), spec, gathered)
             used += chosen
+            if spec.on_demand:
+                values[name] = OnDemand(partial(io.read_product, chosen[0].path))
+                continue
             products = [io.read_product(found.path) for found in chosen]
             values[name] = products if spec.several == "list" else products[0]
     return declared(**values), used

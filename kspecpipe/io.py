@@ -380,15 +380,17 @@ def _pixels(raw: RawFile) -> Any:
 
 
 def _section_reader(raw: RawFile, plane: int) -> ReadSection:
-    cache: list[Any] = []
+    unpacked: list[Any] = []
     largest = 2.0 ** abs(raw.bitpix) * abs(raw.scale) + abs(raw.zero)
     plausible = raw.bitpix > 0 and largest < _MOST_ADU
 
     def read(section: Section) -> FloatArray:
-        if not cache:
-            cache.append(_pixels(raw)[plane])
+        # What was mapped counts as memory of this process until the map is gone.
+        pixels = unpacked[0] if unpacked else _pixels(raw)[plane]
+        if raw.offset < 0 and not unpacked:
+            unpacked.append(pixels)
         y0, y1, x0, x1 = section
-        stored = cache[0][y0:y1, x0:x1]
+        stored = pixels[y0:y1, x0:x1]
         with np.errstate(over="ignore", invalid="ignore"):
             pixels = np.asarray(stored, dtype=np.float32)
             if raw.offset >= 0:

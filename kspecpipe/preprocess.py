@@ -26,13 +26,18 @@ class DetectorCalibrations(Declared):
     """The calibrations of the detector, which all recipes after mdark can take."""
 
     master_bias: MasterBias | None = calibration(
-        "MASTER_BIAS", default=None, match=("shape", "layout", "readmode"), doc="zero level"
+        "MASTER_BIAS",
+        default=None,
+        match=("shape", "layout", "readmode"),
+        on_demand=True,
+        doc="zero level",
     )
     master_dark: MasterDark | None = calibration(
         "MASTER_DARK",
         default=None,
         match=("shape", "readmode"),
         several="nearest_exptime",
+        on_demand=True,
         doc="dark rate, and shapes of varying glow",
     )
     bad_pixels: list[BadPixelMap] = calibration(
@@ -85,21 +90,27 @@ class Masters:
         lamp_off : FrameStack, optional
             Frames with the lamp off, which replace the dark (and the bias, if there is none).
         """
-        bias, dark, flat = inputs.master_bias, inputs.master_dark, inputs.pixel_flat
         sections = SmoothOptions(sections=stack.amplifier_sections)
-        zero = smooth_bias(bias.image, sections) if bias else None
+        zero = _zero_level(inputs.master_bias, sections)
+        dark = None if lamp_off else inputs.master_dark
+        flat = inputs.pixel_flat
         maps = [stack.bad_pixels, *(product.dq for product in inputs.bad_pixels)]
         calibrations = Calibrations(
             bias=zero,
-            dark=smooth_dark(dark.image) if dark and not lamp_off else None,
+            dark=smooth_dark(dark.image) if dark else None,
             background=_background(lamp_off, zero, sections) if lamp_off else None,
             pixel_flat=flat.image if flat else None,
             bad=combine_bad_pixels(maps),
         )
         rows = rows_of(rows_without_light, stack.shape[1])
-        glow = dark.glow if dark and not lamp_off else None
+        glow = dark.glow if dark else None
         rate = _glow_rate(dark.image, glow) if dark and glow is not None else 0.0
         return cls(calibrations, glow, rate, rows)
+
+
+def _zero_level(bias: MasterBias | None, sections: SmoothOptions) -> Signal | None:
+    """Smooth a master bias; it is gone from memory before the dark is read."""
+    return smooth_bias(bias.image, sections) if bias else None
 
 
 def _glow_rate(dark: Signal, glow: FloatArray, most: float = 3.0) -> float:

@@ -91,7 +91,9 @@ def read_field(hdus: fits.HDUList, spec: HduSpec, name: str) -> Any:
 
 
 def _native(hdu: Any) -> Any:
-    return np.array(hdu.data, dtype=hdu.data.dtype.newbyteorder("="))
+    native = np.array(hdu.data, dtype=hdu.data.dtype.newbyteorder("="))
+    del hdu.data  # else all that was read is in memory twice until the file is closed
+    return native
 
 
 def table_of(hdu: Any) -> Table:

@@ -3,6 +3,7 @@ import pytest
 from kspecpipe.declare import (
     Declared,
     InputSpec,
+    OnDemand,
     calibration,
     metric,
     parameter,
@@ -72,6 +73,15 @@ def test_values_are_held_and_defaults_filled_in():
 
 def test_lists_of_calibrations_are_not_shared_between_runs():
     assert Inputs(flats=[], bias=1).maps is not Inputs(flats=[], bias=1).maps
+
+
+def test_a_value_on_demand_is_read_whenever_it_is_asked_for_and_not_kept():
+    class Inputs(Declared):
+        bias: MasterBias = calibration("MASTER_BIAS", on_demand=True)
+
+    reads = iter(range(9))
+    inputs = Inputs(bias=OnDemand(lambda: next(reads)))
+    assert (inputs.bias, inputs.bias) == (0, 1)
 
 
 def test_subclasses_add_to_the_declarations():

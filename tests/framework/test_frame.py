@@ -107,6 +107,9 @@ def test_each_amplifier_has_its_section_and_its_gain(scene):
     for i, section in enumerate(geometry.sections):
         assert np.all(scene.parts[section] == i)
         assert scene.parts[section].size == np.sum(scene.parts == i)
+    # The frames of a stack share what is as large as themselves, and none can spoil it.
+    again = np.asarray(scene.frame().geometry.paint([float(i) for i in range(count)]))
+    assert count == 1 or (np.shares_memory(again, painted) and not again.flags.writeable)
 
 
 @settings(max_examples=40)

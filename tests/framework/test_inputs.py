@@ -343,3 +343,19 @@ def test_a_copy_of_a_product_is_refused_where_several_are_welcome(camera, levels
 def test_none_of_the_tags_is_a_missing_calibration(camera, arcs):
     text = problems(camera, arcs, CalibrationMissingError, declared=Either)
     assert "no MASTER_BIAS or MASTER_DARK, which is needed (levels)" in text
+
+
+class Large(Declared):
+    arcs: object = raw("ARC")
+    bias: MasterBias = calibration("MASTER_BIAS", on_demand=True)
+
+
+def test_a_calibration_on_demand_is_read_anew_and_not_kept(camera, arcs):
+    found = collect(camera, camera.sof_with_bias(arcs, "ARC"), declared=Large)
+    values, used = load(found, Large)
+    assert isinstance(values.bias, MasterBias)
+    assert values.bias is not values.bias
+    assert [one.path for one in used] == [camera.master_bias()]
+    camera.master_bias().unlink()
+    with pytest.raises(InputError, match="no such file"):
+        _ = values.bias
