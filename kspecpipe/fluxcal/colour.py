@@ -39,6 +39,10 @@ class ColourOptions:
         Over which change of the logarithm of wavelength this error changes.
     ebv : float
         Typical reddening E(B-V) [mag].
+    law : float
+        Typical error of the reddening law per E(B-V) [mag].
+    law_length : float
+        Over which change of the logarithm of wavelength that error changes.
     negative : float
         How far below 0 E(B-V) may be fitted, where models are too red [mag].
     floor : float
@@ -53,6 +57,8 @@ class ColourOptions:
     blue: float = 2.0
     length: float = 0.4
     ebv: float = 0.15
+    law: float = 0.04
+    law_length: float = 0.12
     negative: float = 0.06
     floor: float = 0.004
     infrared_floor: float = 0.02
@@ -179,8 +185,9 @@ class CorrectionBasis:
 
     Parameters
     ----------
-    kernel : ndarray, shape (nw, nbin)
-        Covariance of a model's error there and in the library's coarse bins [mag2].
+    kernel, law_kernel : ndarray, shape (nw, nbin)
+        Covariance of a model's error there and in the library's coarse bins [mag2]; the same of
+        the reddening law's, per E(B-V)^2.
     law, coarse_law : ndarray, shape (nw,) and (nbin,)
         Extinction per E(B-V).
     prior : ndarray, shape (nw,)
@@ -188,6 +195,7 @@ class CorrectionBasis:
     """
 
     kernel: FloatArray
+    law_kernel: FloatArray
     law: FloatArray
     coarse_law: FloatArray
     prior: FloatArray
@@ -200,6 +208,7 @@ class CorrectionBasis:
         law = reddening_law(wavelength)
         return cls(
             _kernel(wavelength, grid.sed_wavelength, options),
+            _law_kernel(wavelength, grid.sed_wavelength, options),
             law,
             reddening_law(grid.sed_wavelength),
             _amplitude(wavelength, options) ** 2 + options.ebv**2 * law**2 + _GREY,
@@ -228,10 +237,12 @@ def colour_correction(
         Brightness, reddening and smooth correction together [mag, mag2].
     """
     share, use = fit.share[row], fit.bands
-    cross = basis.kernel @ share[use].T + _GREY
+    dust = fit.ebv[row] ** 2
+    cross = (basis.kernel + dust * basis.law_kernel) @ share[use].T + _GREY
     cross += options.ebv**2 * basis.law[:, None] * (share[use] @ basis.coarse_law)
     inverse = fit.inverse[row][np.ix_(use, use)]
-    variance = basis.prior - np.sum((cross @ inverse) * cross, axis=1)
+    prior = basis.prior + dust * options.law**2
+    variance = prior - np.sum((cross @ inverse) * cross, axis=1)
     mean = float(fit.linear[row][use].mean())
     return mean + cross @ fit.solution[row][use], np.clip(variance, 0, None)
 
@@ -271,6 +282,13 @@ def _kernel(first: FloatArray, second: FloatArray, options: ColourOptions) -> Fl
     return kernel
 
 
+def _law_kernel(first: FloatArray, second: FloatArray, options: ColourOptions) -> FloatArray:
+    """Covariance of the reddening law's error at two wavelengths [mag2 per E(B-V)^2]."""
+    distance = (np.log(first)[:, None] - np.log(second)) / options.law_length
+    kernel: FloatArray = options.law**2 * np.exp(-0.5 * distance**2)
+    return kernel
+
+
 def _amplitude(wavelength: FloatArray, options: ColourOptions) -> FloatArray:
     """Typical error of a model [mag]."""
     blueness = np.clip((4800.0 - wavelength) / 800.0, 0, 1.5)
@@ -304,21 +322,19 @@ def _fit_bands(
     share = _shares(grid, index)
     observed = np.array([photometry.band(name)[0] for name in BANDS])
     difference = observed - grid.magnitude[index]
-    kernel = _kernel(grid.sed_wavelength, grid.sed_wavelength, options)
-    law = share @ reddening_law(grid.sed_wavelength)
-    covariance = np.einsum("nbi,ncj,ij->nbc", share, share, kernel, optimize=True)
+    wavelength = grid.sed_wavelength
+    law = share @ reddening_law(wavelength)
+    covariance = _band_covariance(share, _kernel(wavelength, wavelength, options))
     covariance += options.ebv**2 * law[:, :, None] * law[:, None, :] + _GREY
     covariance += np.diag(np.nan_to_num(_band_errors(photometry, options)) ** 2)
-    inverse = np.zeros_like(covariance)
-    inverse[:, np.outer(use, use)] = np.linalg.inv(covariance[:, use][:, :, use]).reshape(
-        len(index), -1
-    )
-    linear = difference
+    dusty = _band_covariance(share, _law_kernel(wavelength, wavelength, options))
+    linear, ebv = difference, np.zeros(len(index))
     for _ in range(3):
+        inverse = _inverse(covariance + ebv[:, None, None] ** 2 * dusty, use)
         centred = np.where(use, linear - linear[:, use].mean(axis=1, keepdims=True), 0.0)
         solution = np.einsum("nbc,nc->nb", inverse, centred)
         ebv = options.ebv**2 * np.einsum("nb,nb->n", law, solution)
-        linear = difference - _band_curvature(share, law, grid.sed_wavelength, ebv)
+        linear = difference - _band_curvature(share, law, wavelength, ebv)
     # No dust makes a star bluer: a model that asks for it is too cool.
     doubt = (np.minimum(ebv, 0) / options.negative) ** 2
     return ColourFit(
@@ -332,6 +348,19 @@ def _fit_bands(
         inverse=inverse,
         share=share,
     )
+
+
+def _band_covariance(share: FloatArray, kernel: FloatArray) -> FloatArray:
+    """Covariance of the bands, shape (n, nband, nband), from that of the wavelengths."""
+    return np.asarray(np.einsum("nbi,ncj,ij->nbc", share, share, kernel, optimize=True))
+
+
+def _inverse(covariance: FloatArray, use: BoolArray) -> FloatArray:
+    """Inverse of the part that belongs to the bands used; 0 elsewhere."""
+    inverse = np.zeros_like(covariance)
+    part = np.linalg.inv(covariance[:, use][:, :, use])
+    inverse[:, np.outer(use, use)] = part.reshape(len(covariance), -1)
+    return inverse
 
 
 def _band_curvature(
