@@ -35,7 +35,9 @@ from kspecpipe.simulate.standards import LibraryPlan, StandardStar
 
 STEPS = {"mbias": "bias", "mflat": "flats", "marc": "arcs", "object": "objects"}
 #: Gaia magnitudes that give these signal-to-noise ratios per pixel in 2400 s.
-BRIGHTNESS = {100: 15.9, 30: 18.4, 10: 20.0}
+BRIGHTNESS = {100: 15.9, 70: 16.7, 30: 18.4, 10: 20.0}
+#: The dead fibre is one that never looks at a star.
+SKY_FIBRE = 9
 LIBRARY = LibraryPlan(
     teff=tuple(np.arange(5250.0, 7300.0, 250.0)),
     logg=(3.5, 4.0, 4.5),
@@ -93,7 +95,7 @@ class Bench:
         bright = tuple(dataclasses.replace(star, gaia=magnitude) for star in self.stars)
         counts = FrameCounts(3, 0, 1, 1, 1) if first else FrameCounts(0, 0, 0, 0, 1)
         library = LIBRARY if first and self.library is None else None
-        plan = NightPlan(standards=bright, counts=counts, library=library)
+        plan = NightPlan(standards=bright, counts=counts, library=library, dead=(SKY_FIBRE,))
         found = simulate_night(self.folder / f"raw{magnitude}", plan, seed=self.seed)
         if library is not None:
             self.library = found.folder / "templates"

@@ -32,8 +32,11 @@ class ResponseOptions:
         Typical third difference of the logarithm of the response from knot to knot; smaller is
         stiffer.
     mismatch : float
-        Relative error of the model per sample in the weights: it makes the curve average over
-        lines that the model has not quite right. The reported error follows from the residuals.
+        Relative error of the model per sample in the weights, where its lines fit: it makes the
+        curve average over lines that the model has not quite right. The reported error follows
+        from the residuals.
+    lines : float
+        How many times the rms by which resolved lines are wrong nearby is added to it.
     blanketing : float
         How many times larger it is blueward of 3850 Angstrom than redward of 4200: there lines
         leave no continuum, and the curve is drawn on smoothly from the red.
@@ -46,7 +49,8 @@ class ResponseOptions:
 
     spacing: float = 100.0
     bend: float = 0.004
-    mismatch: float = 0.12
+    mismatch: float = 0.06
+    lines: float = 3.0
     blanketing: float = 4.0
     shared: float = 6.0
     blends: float = 0.3
@@ -132,25 +136,27 @@ def fit_ratio(data: RatioData, options: ResponseOptions) -> SmoothRatio:
     penalty = _penalty(basis.shape[1], options.bend)
     ratio = np.where(use, data.observed / np.where(use, data.model, 1.0), 0.0)
     noise = np.where(use, data.variance / np.where(use, data.model, 1.0) ** 2, np.inf)
-    start = _start(basis, ratio, use, penalty)
-    coefficient, inverse, strength = _gauss_newton(
-        basis, ratio, noise, (start, penalty, _mismatch(data.wavelength, options))
-    )
+    coefficient = _start(basis, ratio, use, penalty)
     inside = data.wavelength[use]
-    relative, excess = _excess(ratio, noise, np.exp(basis @ coefficient), strength)
+    misfit = np.zeros(data.wavelength.size)
+    for _ in range(2):
+        coefficient, inverse, strength = _gauss_newton(
+            basis, ratio, noise, (coefficient, penalty, _mismatch(data.wavelength, misfit, options))
+        )
+        relative, excess = _excess(ratio, noise, np.exp(basis @ coefficient), strength)
+        misfit = _local_rms(data.wavelength, relative, excess, strength > 0)
     mean = max(0.0, float(np.sum(strength * excess) / strength.sum()))
     scatter = relative + options.shared * mean
     spread = (basis * (strength**2 * scatter)[:, None]).T @ basis + penalty
     covariance = inverse @ spread @ inverse
     variance = np.einsum("wi,ij,wj->w", basis, covariance, basis)
-    misfit = _local_rms(data.wavelength, relative, excess, strength > 0)
     return SmoothRatio(basis @ coefficient, variance, misfit, float(inside[0]), float(inside[-1]))
 
 
-def _mismatch(wavelength: FloatArray, options: ResponseOptions) -> FloatArray:
+def _mismatch(wavelength: FloatArray, misfit: FloatArray, options: ResponseOptions) -> FloatArray:
     """Relative error of the model per sample, largest where lines cover everything."""
     blanketing = np.interp(wavelength, _BLANKETED, (options.blanketing, 1.0))
-    return np.asarray(options.mismatch * blanketing)
+    return np.asarray(np.hypot(options.mismatch, options.lines * misfit) * blanketing)
 
 
 def _penalty(size: int, bend: float) -> FloatArray:

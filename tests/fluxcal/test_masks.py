@@ -63,12 +63,21 @@ def test_an_empty_region_and_a_missing_column_are_refused():
         parse_mask_regions(text)
 
 
-def test_reddening_is_that_of_the_mean_law():
-    """A_V = 3.1 E(B-V) and E(B-V) = 1, to the accuracy of the published points."""
-    assert reddening_law(np.array([5470.0]))[0] == pytest.approx(3.055, abs=1e-3)
+def test_reddening_lies_between_the_two_laws_in_use():
+    """Published points: A_V = 3.055 (Fitzpatrick) and 3.116 E(B-V) (Cardelli) at 5470 Angstrom."""
+    # Cardelli: x = 1.8282 gives y = 0.0082 and A / E(B-V) = 3.1 a + b = 3.1 * 1.0014 + 0.0117.
+    assert reddening_law(np.array([5470.0]))[0] == pytest.approx((3.055 + 3.116) / 2, abs=2e-3)
+    # In the infrared: a = 0.574 x^1.61, b = -0.527 x^1.61 with x = 0.8197 at 12200 Angstrom.
+    infrared = (3.1 * 0.574 - 0.527) * (1 / 1.22) ** 1.61
+    assert reddening_law(np.array([12200.0]))[0] == pytest.approx((0.829 + infrared) / 2, abs=1e-3)
     blue, visual = reddening_law(np.array([4400.0, 5500.0]))
     assert blue - visual == pytest.approx(1.0, abs=0.06)
-    assert (np.diff(reddening_law(np.arange(3000.0, 25000.0, 50.0))) < 0).all()
+
+
+def test_reddening_falls_smoothly_with_wavelength_even_where_a_law_ends():
+    curve = reddening_law(np.arange(2700.0, 25000.0, 10.0))
+    assert (np.diff(curve) < 0).all()
+    assert np.abs(np.diff(curve)).max() < 0.03
 
 
 def test_air_wavelengths_are_those_of_well_known_lines():

@@ -121,6 +121,30 @@ def test_a_model_that_asks_for_negative_dust_is_less_probable(grid):
     np.testing.assert_allclose(held.chi2[free.ebv >= 0], free.chi2[free.ebv >= 0])
 
 
+def test_dust_of_another_law_is_within_the_errors(grid):
+    """The dust's law is wrong by 0.04 mag per E(B-V) at random; without dust that costs nothing."""
+    options = ColourOptions(scale=1e-3, ebv=1.0, floor=0.0, infrared_floor=0.0)
+    rng, wave = np.random.default_rng(4), grid.sed_wavelength
+    lag = (np.log(wave)[:, None] - np.log(wave)) / options.law_length
+    root = np.linalg.cholesky(np.exp(-0.5 * lag**2) + 1e-8 * np.eye(wave.size)) * options.law
+    clear = magnitudes(grid, 5)
+    fit = fit_colours(grid, np.array([5]), clear, options)
+    basis = CorrectionBasis.of(grid, wave, options)
+    optical = (wave > 4000) & (wave < 9000)
+    unreddened = colour_correction(fit, 0, basis, options)[1][optical]
+    pulls = []
+    for _ in range(60):
+        dust = 0.4 * (reddening_law(wave) + root @ rng.normal(size=wave.size))
+        noise = clear.error * rng.normal(size=len(BANDS))
+        fainter = -2.5 * np.log10(fit.share[0] @ 10 ** (-0.4 * dust))
+        seen = replace(clear, magnitude=clear.magnitude + fainter + noise)
+        dusty = fit_colours(grid, np.array([5]), seen, options)
+        curve, variance = colour_correction(dusty, 0, basis, options)
+        pulls.append(((curve - 30.0 - dust) / np.sqrt(variance))[optical])
+    assert (variance[optical] > unreddened).all()
+    assert 0.8 < np.sqrt(np.mean(np.square(pulls))) < 1.25
+
+
 def test_the_correction_follows_the_magnitudes_and_its_error_is_honest(grid):
     """Templates with random smooth errors of the assumed size: the pulls have a spread of 1."""
     options = ColourOptions(blue=1.0, floor=0.0, infrared_floor=0.0)

@@ -82,6 +82,24 @@ def test_wrong_blanketing_in_the_blue_tilts_the_response_little():
     assert off[1] < 0.8 * off[0]
 
 
+def test_where_lines_are_wrong_the_curve_is_drawn_on_from_where_they_are_right():
+    """Blueward of 4700 the model's lines are wrong by 10 % and its continuum by a bump of 4 %."""
+    rng = np.random.default_rng(12)
+    bump = 0.04 * np.exp(-(((WAVE - 4400) / 100) ** 2))
+    near = (WAVE > 4200) & (WAVE < 4600)
+    off = []
+    for lines in (0.0, 3.0):
+        errors = []
+        for _ in range(12):
+            wrong = np.where(WAVE < 4700, 0.1 * rng.normal(size=WAVE.size) + bump, 0.0)
+            observed = EFFICIENCY * MODEL * np.exp(wrong)
+            noise = (0.01 * EFFICIENCY * MODEL) ** 2
+            found = fit_ratio(data(observed, noise), ResponseOptions(lines=lines))
+            errors.append((found.log_ratio - np.log(EFFICIENCY))[near])
+        off.append(np.sqrt(np.mean(np.square(errors))))
+    assert off[1] < 0.7 * off[0]
+
+
 def test_lines_that_the_model_has_not_right_are_told_where_they_are_and_noise_is_not():
     rng = np.random.default_rng(10)
     sigma = 0.02 * EFFICIENCY * MODEL
