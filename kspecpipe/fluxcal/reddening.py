@@ -62,4 +62,4 @@ def _cardelli(wavelength: FloatArray) -> FloatArray:
     power = np.minimum(inverse, 1.1) ** 1.61
     blue = _RV * _OPTICAL_A(optical) + _OPTICAL_B(optical)
     red = (_RV * _INFRARED[0] + _INFRARED[1]) * power
-    return np.where(inverse > 1.1, blue, red)
+    return np.asarray(np.where(inverse > 1.1, blue, red))

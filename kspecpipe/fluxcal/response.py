@@ -138,7 +138,7 @@ def fit_ratio(data: RatioData, options: ResponseOptions) -> SmoothRatio:
     noise = np.where(use, data.variance / np.where(use, data.model, 1.0) ** 2, np.inf)
     coefficient = _start(basis, ratio, use, penalty)
     inside = data.wavelength[use]
-    misfit = np.zeros(data.wavelength.size)
+    misfit: FloatArray = np.zeros(data.wavelength.size)
     for _ in range(2):
         coefficient, inverse, strength = _gauss_newton(
             basis, ratio, noise, (coefficient, penalty, _mismatch(data.wavelength, misfit, options))
