@@ -11,6 +11,7 @@ from astropy.table import Table
 
 from kspecpipe import fibres
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
+from kspecpipe.sky.matching import Matching
 from kspecpipe.sky.model import SkyOptions
 from kspecpipe.sky.rebin import Grid, rebin
 from kspecpipe.sky.subtract import subtract_sky
@@ -19,6 +20,9 @@ from kspecpipe.sky.throughput import Throughput, flag_low_throughput
 from kspecpipe.sky.transmission import transmission_of_standards, transmission_of_table
 from kspecpipe.spectra import CORRELATION, REDUCED_GRID, Extracted, FibreFlat, Reduced
 from kspecpipe.transmission import difference_from_lines, flat_response, line_throughput
+
+#: A fibre's sky lines contradict its throughput from this part, and this many errors, on.
+_CHANGED, _CLEARLY = 0.15, 5.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class ReducedExposure:
         Sky fibres that the sky was made of.
     dropped : tuple of int
         FIBRE_ID of sky fibres that were left out because they see more than sky.
+    changed : tuple of (int, float)
+        FIBRE_ID of fibres whose sky lines contradict their throughput, and their light over it.
     sky_residual : float or None
         Robust width of the sky fibres' pulls after subtraction; None with fewer than two.
     snr : float
@@ -73,6 +79,7 @@ class ReducedExposure:
     usable: float
     sky_fibres: int
     dropped: tuple[int, ...]
+    changed: tuple[tuple[int, float], ...]
     sky_residual: float | None
     snr: float
     lines: float | None = None
@@ -117,6 +124,14 @@ def reduce_exposure(
     native = gridded.native_sky.scale(response.value)
     reduced = _flag_low(gridded.reduced, table, parameters.min_throughput)
     used = gridded.used
+    changed = _changed(gridded.matching, table)
+    lost = changed & ~(
+        gridded.matching.scale * fibres.divisor(table)[:, 0] >= parameters.min_throughput
+    )
+    spectra, reduced = (
+        part.flag(np.broadcast_to(lost[:, None], part.shape), DQ.LOW_THROUGHPUT)
+        for part in (spectra, reduced)
+    )
     lsf_on_grid = _lsf_on_grid(lsf, wavelength, grid)
     products = (
         Extracted(
@@ -147,6 +162,12 @@ def reduce_exposure(
         usable=float(np.mean(spectra.good[live])) if live.any() else 0.0,
         sky_fibres=int(used.sum()),
         dropped=tuple(int(number) for number in table["FIBRE_ID"][gridded.dropped]),
+        changed=tuple(
+            (int(number), float(scale))
+            for number, scale in zip(
+                table["FIBRE_ID"][changed], gridded.matching.scale[changed], strict=True
+            )
+        ),
         sky_residual=_pull_width(reduced, used) if used.sum() > 1 else None,
         snr=median_snr(reduced, table),
         lines=difference,
@@ -162,6 +183,7 @@ class _Gridded:
     sky: Signal
     native_sky: Signal
     correlation: FloatArray
+    matching: Matching
     used: BoolArray
     dropped: BoolArray
 
@@ -182,14 +204,23 @@ def _on_grid(
         found = subtract_sky(even, wavelength, lsf, sky_fibres, grid, options)
         used = sky_fibres & ~found.dropped
         parts = (found.rwss, found.reduced, found.sky, found.native_sky, found.correlation)
-        return _Gridded(*parts, used, found.dropped)
+        return _Gridded(*parts, found.matching, used, found.dropped)
     rebinned = rebin(even, wavelength, grid)
     none = np.zeros(len(sky_fibres), bool)
     sky, native = (
         Signal.of(np.full(shape, np.nan), np.nan, DQ.NO_DATA)
         for shape in (rebinned.signal.shape, even.shape)
     )
-    return _Gridded(rebinned.signal, rebinned.signal, sky, native, rebinned.correlation, none, none)
+    parts = (rebinned.signal, rebinned.signal, sky, native, rebinned.correlation)
+    return _Gridded(*parts, Matching.none(len(none)), none, none)
+
+
+def _changed(matching: Matching, table: Table) -> BoolArray:
+    """Find targets whose sky lines show clearly more or less light than their throughput."""
+    pointed = np.any([fibres.of_type(table, kind) for kind in "PSC"], axis=0)
+    off = np.abs(matching.scale - 1)
+    found: BoolArray = pointed & (off > _CHANGED) & (off > _CLEARLY * matching.scale_error)
+    return found
 
 
 def grid_cards(grid: Grid) -> dict[str, Any]:

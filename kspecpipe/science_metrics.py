@@ -65,6 +65,12 @@ class ScienceMetrics(Declared):
         doc="sky fibres that see more than sky, or less",
         needs="there are sky fibres",
     )
+    changed: list[int | None] = metric(
+        "FIBRES CHANGED",
+        scope="exposure",
+        doc="targets whose sky lines differ from those of the others by more than 15 %",
+        needs="there are sky fibres",
+    )
     sky_residual: list[float | None] = metric(
         "SKY RESIDUAL",
         scope="exposure",
@@ -105,6 +111,7 @@ def science_metrics(
         "usable": [result.usable for result in reduced],
         "sky_fibres": [result.sky_fibres for result in reduced],
         "sky_dropped": [len(one.dropped) if one.sky_fibres else None for one in reduced],
+        "changed": [len(one.changed) if one.sky_fibres else None for one in reduced],
         "sky_residual": [result.sky_residual for result in reduced],
         "snr": [result.snr for result in reduced],
         "throughput_flat": trusted.difference,

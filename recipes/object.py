@@ -192,3 +192,9 @@ class Object(BaseRecipe):
                 info.name,
                 ", ".join(map(str, result.dropped)),
             )
+        if result.changed:
+            self.log.warning(
+                "%s: fibres do not pass what their throughput says, by their sky lines: %s",
+                info.name,
+                ", ".join(f"{number} ({part:.0%} of it)" for number, part in result.changed),
+            )

@@ -111,7 +111,7 @@ class Matching:
             return np.full(len(told), prior)
         middle = float(np.median(scale[use]))
         size = 1.4826 * float(np.median(np.abs(scale[use] - middle)))
-        far = use & (np.abs(scale - middle) > _CLIP * np.sqrt(size**2 + 1 / told))
+        far = known & (np.abs(scale - middle) > _CLIP * np.sqrt(size**2 + 1 / told))
         near = use & ~far
         weight = told[near] / told[near].sum()
         square = float(weight @ ((scale[near] - middle) ** 2 - 1 / told[near])) + middle**2

@@ -161,6 +161,15 @@ class HealthyNight:
         lines = self.night.assignment.read_text().splitlines()
         return [int(line.split()[0]) - 1 for line in lines if line.split()[-1] == "9"]
 
+    @cached_property
+    def faint_fibre(self) -> int:
+        """Return the live program fibre, counted from 0, whose target is faintest."""
+        with fits.open(self.night.tagged("OBJECT")[0].truth) as hdus:
+            light = hdus["TARGET"].data.sum(axis=1)
+        lines = self.night.assignment.read_text().splitlines()
+        program = [int(line.split()[0]) - 1 for line in lines if line.split()[-1] in "12"]
+        return min((fibre for fibre in program if light[fibre] > 0), key=lambda fibre: light[fibre])
+
     def assignment(self, recipe: str) -> list[str]:
         """Return the line of the fibre assignment, for the recipe that needs it."""
         return [f"{self.night.assignment} ASSIGN"] if recipe == "object" else []

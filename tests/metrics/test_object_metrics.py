@@ -58,8 +58,17 @@ def clog(scene: Any) -> None:
     scene.scale(scene.of_fibres(1 - 0.3 * (np.arange(14) % 2)))
 
 
+def lose(factor: float) -> Any:
+    """Let one program fibre pass less than the flat says."""
+
+    def edit(scene: Any) -> None:
+        scene.dim(scene.of_fibres(np.where(np.arange(14) == scene.night.faint_fibre, factor, 1.0)))
+
+    return edit
+
+
 #: What noise or missing lines do to the comparison of sky fibres, and of throughputs.
-SKY = ["SKY FIBRES DROPPED", "THROUGHPUT VS SKY"]
+SKY = ["SKY FIBRES DROPPED", "THROUGHPUT VS SKY", "FIBRES CHANGED"]
 LINES = ["WAVE SHIFT", "WAVE SLOPE", "WAVE SHIFT ERROR", "SKY LINE CHI2"]
 FAULTS = {
     "TRACE SHIFT": (sink, []),
@@ -71,8 +80,9 @@ FAULTS = {
     "PROFILE CHI2": (disturb, ["SKY RESIDUAL", "COSMIC FRACTION", "WAVE SLOPE", *SKY]),
     "USABLE FRACTION": (saturate, ["SKY RESIDUAL", *LINES, *SKY]),
     "SKY RESIDUAL": (disturb, ["PROFILE CHI2", "COSMIC FRACTION", "WAVE SLOPE", *SKY]),
-    "SKY FIBRES DROPPED": (stain, ["SKY RESIDUAL", "THROUGHPUT VS SKY"]),
-    "THROUGHPUT VS SKY": (clog, ["SKY FIBRES DROPPED", "SKY RESIDUAL", "PROFILE CHI2"]),
+    "SKY FIBRES DROPPED": (stain, ["SKY RESIDUAL", "THROUGHPUT VS SKY", "FIBRES CHANGED"]),
+    "THROUGHPUT VS SKY": (clog, ["SKY RESIDUAL", "PROFILE CHI2", *SKY]),
+    "FIBRES CHANGED": (lose(0.5), []),
     "MEDIAN SNR": (cloud_over(0.0), ["TRACE SHIFT", *LINES, *SKY]),
 }
 
