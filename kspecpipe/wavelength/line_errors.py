@@ -20,6 +20,8 @@ from kspecpipe.wavelength.scene import (
 _OVERLAP = 0.8
 #: Scatter of the logarithm of strengths about the listed ones, and about a guess.
 _SCATTER, _UNLISTED_SCATTER = 0.5, 1.0
+#: What wings that nobody sees displace all lines by, and the chip's ends differently [pixel].
+_SHARED = 0.006
 
 
 def common_errors(
@@ -37,6 +39,19 @@ def common_errors(
         + _blend_error(parts, model, place)
         + split_error(parts, model, faint_flux(scene), place)
     )
+
+
+def shared_errors(drawn: Rendering, model: Model) -> FloatArray:
+    """Covariance (n_group, n_group) of groups by light in the far wings of all lines [pixel^2].
+
+    What of them is lost in the continuum displaces the centroid of the LSF, and with it all lines:
+    by about as much everywhere, and evenly more where lines are wider or closer together.
+    """
+    half = (drawn.lines.shape[1] - 1) / 2
+    count = np.maximum(np.bincount(model.group, minlength=model.n_group), 1)
+    place = np.bincount(model.group, drawn.position.mean(axis=0), model.n_group) / count
+    u = np.clip(place / half - 1, -1.0, 1.0)
+    return np.asarray(_SHARED**2 * (1 + np.outer(u, u)))
 
 
 def faint_flux(scene: Scene) -> float:
@@ -67,7 +82,7 @@ def _coherent_residual(
     ratio = np.bincount(model.group, excess, count) / np.maximum(
         np.bincount(model.group, shape, count), 1e-30
     )
-    return 0.4 * fwhm * np.sqrt(np.minimum(ratio, 1.0))
+    return 0.33 * fwhm * np.sqrt(np.minimum(ratio, 1.0))
 
 
 def _saturation_error(scene: Scene, model: Model, position: FloatArray) -> FloatArray:
@@ -97,7 +112,7 @@ def _blend_error(parts: Components, model: Model, place: FloatArray) -> FloatArr
     np.minimum.at(closest, model.group[order[1:]], step)
     # Of lines whose strength is not listed, the split is less sure.
     unknown = np.bincount(model.group, share * ~np.isfinite(parts.intensity), count) > 0.1
-    return np.where(unknown, 0.25, 0.1) * spread * np.exp(-((closest / (0.7 * fwhm)) ** 2))
+    return np.where(unknown, 0.15, 0.05) * spread * np.exp(-((closest / (0.7 * fwhm)) ** 2))
 
 
 def split_error(parts: Components, model: Model, quiet: float, place: FloatArray) -> FloatArray:

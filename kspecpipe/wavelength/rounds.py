@@ -25,7 +25,7 @@ from kspecpipe.wavelength.groups import (
     update_continuum,
     update_response,
 )
-from kspecpipe.wavelength.line_errors import common_errors, faint_flux
+from kspecpipe.wavelength.line_errors import common_errors, faint_flux, shared_errors
 from kspecpipe.wavelength.scene import (
     Model,
     Scene,
@@ -179,8 +179,8 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     model, drawn = update_response(model, drawn, measured, state.dispersion.half)
     model = update_continuum(scene, model, drawn, 2.0 * options.fwhm)
     model = replace(model, floor=floor if options.number > 1 else 0.02)
-    correlated = np.nan_to_num(correlated)
-    error = error + np.sqrt(np.diag(correlated))
+    correlated = np.nan_to_num(correlated) + shared_errors(drawn, model)
+    error = np.hypot(error, np.sqrt(np.diag(correlated)))
     groups = replace(_gather(scene, state, model, measured, error, options), correlated=correlated)
     parts = _move_unknown(state, moved)
     state = replace(state, model=model, measured=measured, chi2=chi2, parts=parts)

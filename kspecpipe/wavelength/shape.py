@@ -207,7 +207,9 @@ def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray,
     if term > 0:
         # Wings beyond the measurable may change, too, but hardly.
         faint = 0.02 * np.max(shape) * np.exp(-2 * np.maximum(distance, 1))
-        return np.zeros(shape.size), variation * (np.abs(shape) + faint)
+        # Optics change mostly from end to end; a bend is as often unknown lines in the middle.
+        change = variation if term <= 2 else 0.4 * variation
+        return np.zeros(shape.size), change * (np.abs(shape) + faint)
     core, tail = first_shape(basis)
     wing = positive_wings(shape, distance)
     centre = np.where(distance > 1, wing, core)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from kspecpipe.wavelength.components import Components
-from kspecpipe.wavelength.line_errors import split_error
+from kspecpipe.wavelength.line_errors import shared_errors, split_error
 from kspecpipe.wavelength.lsf import gaussian_lsf, lsf_basis
-from kspecpipe.wavelength.scene import Model
+from kspecpipe.wavelength.scene import Model, Scene, render
 
 #: A blend of two lamps, and a line of each lamp for itself.
 GROUPS = np.array([0, 0, 1, 2])
@@ -59,3 +59,22 @@ def test_lines_of_unknown_strength_are_taken_for_faint_ones():
 def test_the_list_is_compared_as_bright_as_each_lamp_burns():
     assert error_of([1900, 100, 1900, 100]) == pytest.approx(0)
     assert error_of([1000, 1000, 1900, 100])[0] > 0.2
+
+
+def test_what_far_wings_displace_does_not_average_out_over_the_lines():
+    count, nx = 60, 601
+    place = np.linspace(0.0, 600.0, count)
+    model = Model(
+        gaussian_lsf(lsf_basis(4.0), 4.0), np.full(count, 1e3), np.arange(count),
+        np.ones((1, count)), np.zeros((1, nx)), 0.01,
+    )  # fmt: skip
+    one, row = np.ones((1, nx)), np.zeros(1, int)
+    scene = Scene(0 * one, one, one > 0, row, row, np.zeros(1), np.ones((1, count), bool))
+    covariance = shared_errors(render(scene, model, place[None]), model)
+    mean = np.full(count, 1 / count)
+    shift = np.sqrt(mean @ covariance @ mean)
+    assert 0.004 < shift < 0.01
+    assert covariance == pytest.approx(covariance.T)
+    assert np.linalg.eigvalsh(covariance).min() > -1e-12
+    edge, middle = np.sqrt(np.diag(covariance))[[0, count // 2]]
+    assert edge == pytest.approx(np.sqrt(2) * middle, rel=0.01)

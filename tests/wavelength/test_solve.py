@@ -102,6 +102,11 @@ def test_the_claimed_error_is_the_true_one(solved):
     assert 0.3 < np.exp(np.mean(np.log(ratios))) < 2.0
 
 
+def test_no_number_of_lines_is_better_than_what_all_lines_share(solved):
+    arc, found = solved("600_680")
+    assert np.min(found.error / np.gradient(arc.wavelength, axis=1)) > 0.005
+
+
 def test_nothing_is_random(solved, lines, spectra):
     arc, found = solved("600_450")
     again = solve_arcs([spectra(arc)], lines, predict_grating(**arc.prediction), np.ones(14, bool))
