@@ -28,23 +28,29 @@ class RecipeError(KspecError):
 
 
 class IdentificationError(RecipeError):
-    """Light cannot be told apart as that of the fibres.
+    """Light cannot be told apart: which fibre, or which line, it is of.
 
     Parameters
     ----------
     message : str
         What was found and expected.
     light : sequence of float
-        Light of each row near the middle column.
-    rows : dict
-        Rows of the fibres by each identification, by what it is called in a picture.
+        Light along one axis of the detector; empty when there is nothing to draw.
+    places : dict
+        Where fibres or lines lie by each identification, by what it is called in a picture.
+    labels : tuple of str
+        Names of the axes of a picture: places, and light.
     """
 
     def __init__(
-        self, message: str, light: Sequence[float], rows: dict[str, Sequence[float]]
+        self,
+        message: str,
+        light: Sequence[float],
+        places: dict[str, Sequence[float]],
+        labels: tuple[str, str] = ("row [pixel]", "light near the middle column [electron]"),
     ) -> None:
         super().__init__(message)
-        self.light, self.rows = light, rows
+        self.light, self.places, self.labels = light, places, labels
 
 
 class ProductError(KspecError):

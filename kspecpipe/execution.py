@@ -273,7 +273,7 @@ class Execution:
             self.log.error("%s", line)
         pictures: tuple[Path, ...] = ()
         shown = self.options.save and self.options.plots == "file"
-        if shown and isinstance(error, IdentificationError):
+        if shown and isinstance(error, IdentificationError) and len(error.light):
             pictures = draw_failure(self.options.output, self.recipe.name, error, self.log)
         outcome = replace(
             self._outcome(error.exit_code, pictures),

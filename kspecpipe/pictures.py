@@ -152,7 +152,7 @@ def draw_failure(
     except OSError as problem:
         log.warning("%s: no picture: %s", picture.name, problem)
         return ()
-    log.error("the light and the identifications are drawn in %s", picture.name)
+    log.error("the light and what it was taken for are drawn in %s", picture.name)
     return (picture,)
 
 

@@ -82,19 +82,20 @@ def _leave_room(figure: Figure, rows: int, columns: int, *, stacked: bool) -> No
 
 @house_style()
 def draw_identification(error: IdentificationError) -> Figure:
-    """Draw the light of a flat and where its fibres would lie by each identification."""
+    """Draw light, and where its fibres or lines would lie by each identification."""
     figure = Figure(layout="constrained")
     axes = figure.subplots(1, 1)
     light = np.asarray(error.light)
-    axes.plot(light, color="k", label="light near the middle column")
+    axes.plot(light, color="k", lw=0.8)
     top = float(np.max(light, initial=1.0))
-    for i, (label, rows) in enumerate(error.rows.items()):
-        height = np.full(len(rows), (-0.04 - 0.04 * i) * top)
-        axes.plot(rows, height, "^", ms=5, color=COLOURS[i], label=f"fibres, {label}")
-    shown = np.concatenate([np.asarray(rows) for rows in error.rows.values()])
-    axes.set(xlabel="row [pixel]", ylabel="light [electron]")
-    axes.set_xlim(shown.min() - 60, shown.max() + 60)
-    axes.legend(loc="upper right")
+    for i, (label, places) in enumerate(error.places.items()):
+        height = np.full(len(places), (-0.04 - 0.04 * i) * top)
+        axes.plot(places, height, "^", ms=5, color=COLOURS[i], label=label)
+    shown = np.concatenate([[], *(np.asarray(places) for places in error.places.values())])
+    axes.set(xlabel=error.labels[0], ylabel=error.labels[1])
+    if shown.size:
+        axes.set_xlim(shown.min() - 60, shown.max() + 60)
+        axes.legend(loc="upper right")
     figure.suptitle("\n".join(wrap(str(error), 130)), fontsize=9)
     return figure
 

@@ -83,18 +83,18 @@ def identify_fibres(
     other = np.abs(shifts - shifts[best[0]]) > 0.5 * layout.local_pitch.min()
     runner_up = float(score[other].max()) if other.any() else 0.0
     rows = _place(layout, shifts[best[0]], stretches[best[1]])
-    shown: dict[str, Sequence[float]] = {f"score {score[best]:.2f}": rows.tolist()}
+    shown: dict[str, Sequence[float]] = {f"fibres, score {score[best]:.2f}": rows.tolist()}
     if other.any():
         second = np.unravel_index(np.argmax(np.where(other[:, None], score, -np.inf)), score.shape)
         place = _place(layout, shifts[second[0]], stretches[second[1]])
-        shown[f"second best, score {runner_up:.2f}"] = place.tolist()
+        shown[f"fibres, second best, score {runner_up:.2f}"] = place.tolist()
     reason = _mismatch(peaks, score[best], runner_up, layout, options)
     if reason:
         raise IdentificationError(reason, light.tolist(), shown)
     rows, lit = _settle(rows, peaks, layout)
     reason = _wrong_number(rows, lit, peaks, light, layout, options)
     if reason:
-        raise IdentificationError(reason, light.tolist(), {"identified": rows.tolist()})
+        raise IdentificationError(reason, light.tolist(), {"fibres, identified": rows.tolist()})
     return Match(rows, lit, float(score[best]) / layout.number, runner_up / layout.number)
 
 

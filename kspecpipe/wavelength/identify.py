@@ -105,6 +105,15 @@ def predicted_offset(prediction: Prediction, wavelength: FloatArray) -> FloatArr
     return np.asarray(inside + below + np.maximum(wavelength - table[-1], 0) / last)
 
 
+def place_lines(
+    prediction: Prediction, wavelength: FloatArray, coefficients: FloatArray
+) -> FloatArray:
+    """Position of wavelengths on the chip by the coefficients (4,) of an alignment [pixel]."""
+    half = (prediction.nx - 1) / 2
+    offset = predicted_offset(prediction, wavelength)
+    return np.asarray(half + offset + alignment_columns(offset, half) @ coefficients)
+
+
 def largest_curvature(prediction: Prediction, options: SearchOptions) -> float:
     """Quadratic departure at the chip's edge that the geometry allows [pixel]."""
     if prediction.measured:

@@ -32,9 +32,8 @@ from kspecpipe.wavelength.arcs import (
 from kspecpipe.wavelength.components import components
 from kspecpipe.wavelength.dispersion import default_prior, dispersion_from_alignment
 from kspecpipe.wavelength.first_model import first_model, lay_scene, smooth_shifts
-from kspecpipe.wavelength.identify import Identification, SearchOptions, identify
+from kspecpipe.wavelength.identify import SearchOptions, identify
 from kspecpipe.wavelength.linelist import LineList
-from kspecpipe.wavelength.peaks import Peaks
 from kspecpipe.wavelength.predict import Prediction
 from kspecpipe.wavelength.rounds import (
     Progress,
@@ -122,7 +121,15 @@ def solve_arcs(
     shining = burning(arcs, lines)
     stacks = [stack_fibres(arc.spectra, live, chosen.slit_reach) for arc in arcs]
     check_fibres(stacks)
-    found, peaks = _identify(stacks, shining, prediction, chosen)
+    spectrum, peaks = observe(stacks)
+    found = check_identification(
+        identify(spectrum, peaks, shining, prediction, chosen.search),
+        peaks,
+        spectrum,
+        shining,
+        prediction,
+        chosen.limits,
+    )
     shift, lit = _fibre_shifts(stacks, live)
     dispersion = dispersion_from_alignment(prediction, found.best.coefficients, shift)
     parts = components(shining, dispersion)
@@ -131,18 +138,8 @@ def solve_arcs(
     start = Progress.start(model, dispersion, default_prior(prediction), parts, len(arcs))
     scene, state = _fit(scene, start, typical_fwhm(peaks), chosen)
     diagnostics = judge_solution(scene, state, found, peaks)
-    check_solution(diagnostics, state, chosen.limits)
+    check_solution(diagnostics, state, spectrum, chosen.limits)
     return assemble(scene, state, found, diagnostics)
-
-
-def _identify(
-    stacks: Sequence[Stack], lines: LineList, prediction: Prediction, options: SolveOptions
-) -> tuple[Identification, Peaks]:
-    """Identify the peaks of all exposures together; refuse what is ambiguous or incomplete."""
-    spectrum, peaks = observe(stacks)
-    found = identify(spectrum, peaks, lines, prediction, options.search)
-    checked = check_identification(found, peaks, spectrum, lines, prediction, options.limits)
-    return checked, peaks
 
 
 def _fibre_shifts(stacks: Sequence[Stack], live: BoolArray) -> tuple[np.ndarray, BoolArray]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kspecpipe.errors import RecipeError
+from kspecpipe.errors import IdentificationError
 from kspecpipe.signal import FloatArray
-from kspecpipe.wavelength.identify import Identification, identify
+from kspecpipe.wavelength.identify import Alignment, Identification, identify, place_lines
 from kspecpipe.wavelength.linelist import LineList
 from kspecpipe.wavelength.peaks import Peaks, compress
 from kspecpipe.wavelength.predict import Prediction
@@ -18,19 +18,31 @@ from kspecpipe.wavelength.scene import Scene
 from kspecpipe.wavelength.span import typical_error
 
 
-class WavelengthError(RecipeError):
+class WavelengthError(IdentificationError):
     """There is no trustworthy wavelength solution.
 
-    Attributes
+    Parameters
     ----------
+    message : str
+        What was found and expected.
     diagnostics : dict
-        What was found, for a picture of why: among others ``spectrum`` (compressed stack),
-        ``peaks``, and ``identification`` or the numbers of the solution.
+        The numbers behind it, such as ``peaks``, ``identification`` or those of the solution.
+    spectrum : ndarray, shape (nx,), optional
+        Compressed stack of the fibres, for a picture of why.
+    places : dict, optional
+        Where lines lie in it [pixel].
     """
 
-    def __init__(self, message: str, diagnostics: Mapping[str, object]) -> None:
-        """Keep the numbers beside the message."""
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        diagnostics: Mapping[str, object],
+        spectrum: FloatArray | None = None,
+        places: Mapping[str, FloatArray] | None = None,
+    ) -> None:
+        shown = {name: place.tolist() for name, place in (places or {}).items()}
+        light = [] if spectrum is None else spectrum.tolist()
+        super().__init__(message, light, shown, ("column [pixel]", "compressed sum of all fibres"))
         self.diagnostics = dict(diagnostics)
 
 
@@ -97,32 +109,30 @@ def check_identification(
     WavelengthError
         With what was found and what was expected.
     """
-    diagnostics: dict[str, object] = {
-        "spectrum": spectrum,
-        "peaks": peaks,
-        "identification": found,
-    }
     low, high = prediction.wavelength[[0, -1]]
+
+    def refusal(reason: str) -> WavelengthError:
+        numbers = {"peaks": peaks, "identification": found}
+        places = _candidates(found, peaks, lines, prediction)
+        return WavelengthError(reason, numbers, spectrum, places)
+
     if len(peaks) < limits.peaks:
-        raise WavelengthError(
+        raise refusal(
             f"{len(peaks)} emission lines found in the stacked arc; at least {limits.peaks} are "
             f"needed, and the line list has {len(lines.between(low, high))} between {low:.0f} and "
             f"{high:.0f} Angstrom. "
-            "Is this an arc, and were the lamps on?",
-            diagnostics,
+            "Is this an arc, and were the lamps on?"
         )
     if found is None:
-        raise WavelengthError(
+        raise refusal(
             f"None of the alignments within +-{prediction.shift_range:.0f} pixels matches three of "
-            f"the {len(peaks)} emission lines found. {_ADVICE}",
-            diagnostics,
+            f"the {len(peaks)} emission lines found. {_ADVICE}"
         )
     best = found.best
     if found.margin < limits.margin:
-        raise WavelengthError(
+        raise refusal(
             f"Two alignments of the line list fit the arc equally well (margin {found.margin:.3f}; "
-            f"at least {limits.margin:.3f} is needed). {_ADVICE}",
-            diagnostics,
+            f"at least {limits.margin:.3f} is needed). {_ADVICE}"
         )
     if best.explained < limits.explained or best.found < limits.found:
         mirrored = _fits_mirrored(spectrum, peaks, lines, prediction, best.score)
@@ -131,11 +141,10 @@ def check_identification(
             if mirrored
             else _ADVICE
         )
-        raise WavelengthError(
+        raise refusal(
             f"The best alignment explains {best.explained:.0%} of the arc's {len(peaks)} lines and "
             f"finds {best.found:.0%} of those expected; {limits.explained:.0%} and "
-            f"{limits.found:.0%} are needed. {hint}",
-            diagnostics,
+            f"{limits.found:.0%} are needed. {hint}"
         )
     return found
 
@@ -144,6 +153,22 @@ _ADVICE = (
     "Do grating and central wavelength in the header, the lamps and the line list belong to this "
     "arc? Give ARC_LINES or a prediction that is nearer."
 )
+
+
+def _candidates(
+    found: Identification | None, peaks: Peaks, lines: LineList, prediction: Prediction
+) -> dict[str, FloatArray]:
+    """Where the peaks are, and the lines that the best alignments match with them [pixel]."""
+    places = {"peaks": peaks.x}
+    alignments: tuple[Alignment | None, ...] = (found.best, found.rival) if found else ()
+    for alignment in alignments:
+        if alignment is not None:
+            matched = lines.wavelength[alignment.line]
+            name = f"lines, {'best' if len(places) == 1 else 'next-best'} alignment"
+            places[f"{name}, score {alignment.score:.2f}"] = place_lines(
+                prediction, matched, alignment.coefficients
+            )
+    return places
 
 
 def _fits_mirrored(
@@ -243,8 +268,10 @@ def species_ratios(state: Progress) -> dict[str, float]:
     return {name: float(ratio / typical) for name, ratio in ratios.items()}
 
 
-def check_solution(diagnostics: Mapping[str, object], state: Progress, limits: TrustLimits) -> None:
-    """Refuse a solution that its own lines contradict.
+def check_solution(
+    diagnostics: Mapping[str, object], state: Progress, spectrum: FloatArray, limits: TrustLimits
+) -> None:
+    """Refuse a solution that its own lines contradict; ``spectrum`` (nx,) is for the picture.
 
     Raises
     ------
@@ -286,4 +313,17 @@ def check_solution(diagnostics: Mapping[str, object], state: Progress, limits: T
         raise WavelengthError(
             f"No trustworthy wavelength solution: {'; '.join(problems)}. {_ADVICE}",
             {**diagnostics, "groups": state.groups},
+            spectrum,
+            _lines_of(state),
         )
+
+
+def _lines_of(state: Progress) -> dict[str, FloatArray]:
+    """Where the lines are that take part in a solution, and bright ones that do not [pixel]."""
+    groups = state.groups
+    if groups is None:
+        return {}
+    place = state.dispersion.position(groups.wavelength)[state.dispersion.nfib // 2]
+    chip = (place > 0) & (place < 2 * state.dispersion.half)
+    bright = chip & (groups.snr > 20) & ~groups.used
+    return {"lines that agree": place[groups.used], "bright lines that do not": place[bright]}

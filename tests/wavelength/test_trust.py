@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kspecpipe.errors import RecipeError
+from kspecpipe.plots import draw_identification
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.wavelength.arcs import ArcSpectra
 from kspecpipe.wavelength.linelist import LineList
@@ -52,6 +53,21 @@ def test_an_empty_frame_and_a_saturated_one_are_refused(good_arc, lines):
         solve(np.full((14, 1340), 6e4), 6e4, prediction, lines, dq=DQ.SATURATED)
 
 
+def test_a_refusal_shows_the_arc_and_where_its_lines_would_be(good_arc, lines):
+    prediction = predict_grating(**{**good_arc.prediction, "lines": 300})
+    with pytest.raises(WavelengthError) as caught:
+        solve(good_arc.value, good_arc.variance, prediction, lines)
+    error = caught.value
+    assert len(error.light) == 1340
+    assert {"peaks"} < set(error.places)
+    best = next(place for name, place in error.places.items() if name != "peaks")
+    nearest = np.min(np.abs(np.array(best)[:, None] - error.places["peaks"]), axis=1)
+    assert np.max(nearest) < 3  # its lines are those matched with peaks
+    figure = draw_identification(error)
+    assert len(figure.axes[0].lines) == 1 + len(error.places)
+    assert figure.axes[0].get_xlabel() == "column [pixel]"
+
+
 def test_mirrored_spectra_are_recognised(good_arc, lines):
     prediction = predict_grating(**good_arc.prediction)
     with pytest.raises(RecipeError, match="mirrored"):
@@ -92,10 +108,10 @@ def test_few_lines_must_agree_better_than_many(used, held_out, fine):
     numbers |= {"n_used": used, "held_out": held_out}
     state = SimpleNamespace(groups=None)
     if fine:
-        check_solution(numbers, state, TrustLimits())
+        check_solution(numbers, state, np.zeros(9), TrustLimits())
         return
     with pytest.raises(WavelengthError, match="8 lines leave 0.35 pixels of doubt"):
-        check_solution(numbers, state, TrustLimits())
+        check_solution(numbers, state, np.zeros(9), TrustLimits())
 
 
 @pytest.mark.parametrize("seed", range(6))
