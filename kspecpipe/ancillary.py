@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kspecpipe.fluxcal.extinction import ExtinctionCurve
     from kspecpipe.fluxcal.masks import MaskRegion
 
+_FITS_NAME = re.compile(r"\.(fits?|fits?\.gz)$", re.IGNORECASE)
 ASSIGNMENT_COLUMNS = ("TARGET_X", "TARGET_Y", "RA", "DEC", "RANK")
 
 
@@ -95,10 +97,14 @@ def static_line_list(name: str) -> LineList:
 
 
 def read_catalogue(path: Path) -> Table:
-    """Read a catalogue of standard stars (ATLAS Refcat2 CSV)."""
-    from kspecpipe.fluxcal.catalogue import parse_refcat2
+    """Read a catalogue of standard stars (ATLAS Refcat2 as CSV, or the first table of a FITS)."""
+    from kspecpipe.fluxcal.catalogue import parse_refcat2, require_refcat2
+    from kspecpipe.io import read_table
 
     try:
+        if _FITS_NAME.search(path.name):
+            # A file without a table is a catalogue without columns.
+            return require_refcat2(read_table(path, 1) or Table())
         return parse_refcat2(read_text(path))
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None

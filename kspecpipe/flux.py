@@ -220,6 +220,8 @@ def calibrate_exposure(exposure: FluxExposure, response: Response) -> Calibrated
         If the response is of another mode.
     """
     require_same_wavelength(exposure.wavelength, response.wavelength)
+    if not response.response.good.any():
+        raise RecipeError(f"{response.name} has no usable sample: give another RESPONSE")
     cards = response.calibration
     curve = ExtinctionCurve(
         str(cards.get("FCALEXT", "")), exposure.wavelength, np.asarray(response.extinction, float)

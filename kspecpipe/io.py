@@ -236,11 +236,12 @@ def read_product(path: str | Path) -> Product:
     return cls(header=header, **values)
 
 
-def read_table(path: Path, hdu: str) -> Table | None:
-    """Read a table HDU of a product, or None when it has none of that name."""
+def read_table(path: Path, hdu: str | int) -> Table | None:
+    """Read a table HDU, or None when there is none of that name or number."""
     _refuse_missing(path)
     with _quietly(path) as hdus:
-        return table_of(hdus[hdu]) if hdu in hdus else None
+        there = hdu < len(hdus) if isinstance(hdu, int) else hdu in hdus
+        return table_of(hdus[hdu]) if there and "XTENSION" in hdus[hdu].header else None
 
 
 def read_header_and_table(path: Path, hdu: str) -> tuple[dict[str, Any], Table | None]:

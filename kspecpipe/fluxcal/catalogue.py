@@ -36,6 +36,7 @@ _META = {
     "a_g": "Ag",
     "r1": "r1",
 }
+_POSITIONS = {"ra": "RA", "dec": "Dec"}
 _NO_MAGNITUDE, _NO_ERROR = 99.0, 9.9
 _COOL = 0.8
 #: Epoch of Gaia DR2's positions, which Refcat2 carries [MJD of 2015.5].
@@ -76,15 +77,35 @@ def parse_refcat2(text: str) -> Table:
         table = text_tables.read(rows, format="csv", fast_reader=False)
     except (text_tables.InconsistentTableError, ValueError) as error:
         raise InputError(f"the catalogue of standard stars is no CSV table: {error}") from None
-    for name in table.colnames:
-        table.rename_column(name, name.strip())
-    missing = {"RA", "Dec"} - set(table.colnames)
-    if missing or not any(pair[0] in table.colnames for pair in REFCAT2_BANDS.values()):
+    return require_refcat2(table)
+
+
+def require_refcat2(table: Table) -> Table:
+    """Return a catalogue with its columns' names as Refcat2 writes them.
+
+    Parameters
+    ----------
+    table : Table
+        From CSV or FITS; blanks around names and the case of RA and Dec do not matter.
+
+    Raises
+    ------
+    InputError
+        If it has no rows, or neither positions nor magnitudes.
+    """
+    if len(table) == 0:
+        raise InputError("the catalogue of standard stars has no rows")
+    named = table.copy()
+    for name in named.colnames:
+        bare = name.strip()
+        named.rename_column(name, _POSITIONS.get(bare.lower(), bare))
+    missing = {"RA", "Dec"} - set(named.colnames)
+    if missing or not any(pair[0] in named.colnames for pair in REFCAT2_BANDS.values()):
         raise InputError(
             f"the catalogue of standard stars has columns {table.colnames}; expected RA, Dec and "
             "at least one of " + ", ".join(pair[0] for pair in REFCAT2_BANDS.values())
         )
-    return table
+    return named
 
 
 def photometry_of_row(catalogue: Table, row: int) -> Photometry:
@@ -221,7 +242,11 @@ def _separation(
 def _column(catalogue: Table, name: str) -> FloatArray:
     if name not in catalogue.colnames:
         return np.zeros(len(catalogue))
-    return np.array([_number(catalogue, name, row) for row in range(len(catalogue))])
+    try:
+        numbers = np.ma.asarray(catalogue[name]).astype(float)
+    except ValueError:
+        return np.array([_number(catalogue, name, row) for row in range(len(catalogue))])
+    return np.asarray(numbers.filled(np.nan))
 
 
 def _number(catalogue: Table, name: str, row: int) -> float:

@@ -181,10 +181,19 @@ def _average(
     total = formal + floor**2
     if count > 1:
         total = total + (grey_scatter / _MAG) ** 2 / count
-        total += max(0.0, shape_scatter**2 / count - float(np.median(formal[common])))
+        own = variance[used] - options.shared * model_variance[used]
+        total += _excess((shape - mean)[used][:, common], own[:, common]) / count
     return Combined(
         mean + level, total, tuple(reasons), _MAG * (grey - level), rms, grey_scatter, shape_scatter
     )
+
+
+def _excess(residual: FloatArray, variance: FloatArray) -> float:
+    """Variance between stars beyond their own errors, told by the samples that know it best."""
+    expected = variance.mean(axis=0)
+    spread = np.sum(residual**2, axis=0) / (len(residual) - 1)
+    weight = 1 / expected**2
+    return max(0.0, float(np.sum(weight * (spread - expected)) / weight.sum()))
 
 
 def _scatter(residual: FloatArray) -> float:

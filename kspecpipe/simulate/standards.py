@@ -138,6 +138,7 @@ def write_template_library(folder: Path, plan: LibraryPlan | None = None) -> tup
                 model = eddington_flux(wavelength, (teff, logg, feh), chosen.resolution)
                 _write_model(metals / name, *model)
                 paths.append(metals / name)
+    _write_index(folder / f"index_{tag}.csv", paths)
     return tuple(paths)
 
 
@@ -252,6 +253,20 @@ def _write_model(path: Path, flux: FloatArray, continuum: FloatArray) -> None:
     lines = ("%.5E %.5E\n" * flux.size) % tuple(pairs)
     # No time stamp: equal plans give equal files.
     path.write_bytes(gzip.compress(lines.encode(), compresslevel=4, mtime=0))
+
+
+def _write_index(path: Path, models: Sequence[Path]) -> None:
+    """List the models, so that a library which has lost some of them knows it.
+
+    Sizes stay open: whoever changes a model to try something need not make the index anew.
+    """
+    lines = ["filepath,teff,logg,feh,alpha_m,carbon_m,vmicro,atmos,bytes"]
+    for model in models:
+        _, code, teff, logg, feh = model.name.split("_")[:5]
+        numbers = [f"{float(text[1:]):g}" for text in (teff, logg, feh)]
+        name = model.relative_to(path.parent).as_posix()
+        lines.append(",".join([name, *numbers, "0", "0", "1", code, ""]))
+    path.write_text("\n".join(lines) + "\n")
 
 
 def _cardelli(wavelength: FloatArray) -> FloatArray:

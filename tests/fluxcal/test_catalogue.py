@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.table import MaskedColumn, Table
 
+from kspecpipe.ancillary import read_catalogue
 from kspecpipe.errors import InputError
 from kspecpipe.fluxcal.catalogue import (
     CATALOGUE_MJD,
@@ -52,6 +55,30 @@ def test_columns_may_come_in_any_order_with_blanks_and_a_commented_header():
     table = parse_refcat2(text)
     assert len(table) == 1
     assert photometry_of_row(table, 0).band("ps1_r") == (15.5, 0.02)
+
+
+def test_a_catalogue_may_be_a_table_of_a_fits_file(tmp_path):
+    star_a, star_b = star(missing=("J",)), star(ra=150.01)
+    text = write_catalogue(tmp_path / "c.csv", [star_a, star_b])
+    table = Table.read(text, format="csv")
+    table.rename_columns(["RA", "Dec"], ["ra", "DEC"])
+    table["H"] = MaskedColumn(table["H"], mask=[True, False])
+    table.write(tmp_path / "c.fits.gz")
+    found, expected = read_catalogue(tmp_path / "c.fits.gz"), parse_refcat2(text.read_text())
+    np.testing.assert_allclose(positions(found, 60000.0), positions(expected, 60000.0))
+    first, second = (photometry_of_row(found, row) for row in range(2))
+    assert not first.valid[first.bands.index("2mass_j")]
+    assert not first.valid[first.bands.index("2mass_h")]
+    np.testing.assert_allclose(second.magnitude, photometry_of_row(expected, 1).magnitude)
+
+
+def test_a_fits_file_without_a_catalogue_is_refused_in_words(tmp_path):
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "image.fits")
+    with pytest.raises(InputError, match=r"image\.fits: .*has no rows"):
+        read_catalogue(tmp_path / "image.fits")
+    Table({"RA": [1.0], "mass": [2.0]}).write(tmp_path / "other.fits")
+    with pytest.raises(InputError, match=r"other\.fits: .*expected RA, Dec"):
+        read_catalogue(tmp_path / "other.fits")
 
 
 @pytest.mark.parametrize("text", ["", "RA,Dec,g,dg\n", "a,b\n1,2\n", "RA,Dec,mass\n1,2,3\n"])

@@ -83,6 +83,20 @@ def test_scatter_between_stars_enters_the_error():
     assert loud.variance.mean() > quiet.variance.mean() + 0.5 * loud.shape_scatter**2 / 8
 
 
+def test_noise_of_the_blue_end_is_no_scatter_of_the_stars():
+    """Errors of 20 % at one end and 1 % elsewhere, as faint stars have them: pulls stay at 1."""
+    sigma = np.where(WAVE < 0.2, 0.2, 0.01)
+    rng = np.random.default_rng(4)
+    variance = np.tile(sigma**2, (3, 1))
+    options = CombineOptions(shared=0.0, floor=0.0)
+    pulls = []
+    for _ in range(40):
+        rows = CURVE + rng.normal(0, sigma, (3, WAVE.size))
+        found = combine_vectors(rows, variance, np.ones(rows.shape, bool), variance, options)
+        pulls.append((found.log_response - CURVE) / np.sqrt(found.variance))
+    assert 0.85 < np.std(np.array(pulls)[:, WAVE > 0.2]) < 1.1
+
+
 def test_a_precise_star_counts_more():
     rows = stars([0, 0], bumps=[0.0, 0.02])
     variance = np.repeat([[0.001**2], [0.1**2]], WAVE.size, axis=1)

@@ -396,6 +396,15 @@ def test_neither_stars_nor_response_is_a_missing_calibration(files, place, left)
     refused(outcome, place / f"missing_{left}", 5, "STD_CATALOG with TEMPLATES is needed")
 
 
+def test_response_without_any_sample_is_refused(files, place, healthy):
+    found = product(healthy, "RESPONSE")
+    empty = Signal.of(np.full(found.response.shape, np.nan))
+    path = place / "no_sample.fits"
+    store(found.replace(response=empty), path, **{"ESO PRO CATG": "RESPONSE"})
+    outcome = run({"REDUCED": files["REDUCED"], "RESPONSE": path}, place / "hollow")
+    refused(outcome, place / "hollow", 1, "no_sample.fits has no usable sample")
+
+
 def test_second_response_is_refused(files, place, healthy):
     response = next(path for path, tag in healthy.products if tag == "RESPONSE")
     found = io.read_product(response)

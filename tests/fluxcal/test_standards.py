@@ -1,9 +1,13 @@
 """The simulator's stars, library and catalogue."""
 
+import gzip
+
 import numpy as np
 import pytest
 import speclite.filters
 
+from kspecpipe.errors import RecipeError
+from kspecpipe.fluxcal.templates import TemplateLibrary, read_index
 from kspecpipe.simulate.standards import (
     LibraryPlan,
     StandardStar,
@@ -73,10 +77,20 @@ def test_equal_plans_give_equal_files_and_the_layout_is_that_of_bosz(tmp_path):
     assert relative == (
         "r300/m-0.50/bosz2024_mp_t6000_g+4.0_m-0.50_a+0.00_c+0.00_v1_r300_resam.txt.gz"
     )
+    assert [model.path for model in read_index(tmp_path / "a", 300)] == [relative]
     wave = np.loadtxt(tmp_path / "a" / "bosz2024_wave_r300.txt")
     assert np.loadtxt(paths[0]).shape == (wave.size, 2)
     assert wave[0] < 2500
     assert wave[-1] > 26000
+
+
+def test_a_simulated_library_that_lost_a_model_knows_it_and_a_changed_one_may_be_used(tmp_path):
+    paths = write_template_library(tmp_path, LibraryPlan((6000.0, 6500.0), (4.0,), (-0.5,), 300))
+    paths[0].write_bytes(gzip.compress(gzip.decompress(paths[0].read_bytes()), compresslevel=9))
+    assert len(TemplateLibrary(tmp_path)) == 2
+    paths[1].unlink()
+    with pytest.raises(RecipeError, match="of 2 models in its index 1 are missing"):
+        TemplateLibrary(tmp_path)
 
 
 def test_the_catalogue_has_refcat2s_columns_and_sentinels(tmp_path):

@@ -104,6 +104,7 @@ def test_an_absent_or_empty_library_is_refused(tmp_path, tree):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match="no template library"):
         TemplateLibrary(tmp_path / "empty")
+    index_path(tree, 500).unlink()
     shutil.rmtree(tree / "r500")
     with pytest.raises(RecipeError, match="no model of resolution 500"):
         TemplateLibrary(tree)
