@@ -243,10 +243,10 @@ def _column(catalogue: Table, name: str) -> FloatArray:
     if name not in catalogue.colnames:
         return np.zeros(len(catalogue))
     try:
-        numbers = np.ma.asarray(catalogue[name]).astype(float)
+        numbers = np.ma.filled(np.ma.asarray(catalogue[name]).astype(float), np.nan)
     except ValueError:
         return np.array([_number(catalogue, name, row) for row in range(len(catalogue))])
-    return np.asarray(numbers.filled(np.nan))
+    return np.asarray(numbers)
 
 
 def _number(catalogue: Table, name: str, row: int) -> float:
