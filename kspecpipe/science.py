@@ -23,6 +23,9 @@ from kspecpipe.transmission import difference_from_lines, flat_response, line_th
 
 #: A fibre's sky lines contradict its throughput from this part, and this many errors, on.
 _CHANGED, _CLEARLY = 0.15, 5.0
+#: Part of its sky by which a spectrum may be negative; nowhere was 5 % exceeded when all was well.
+#: Errors of sums are half as large again as those of uncorrelated samples.
+_NEGATIVE, _CORRELATED = 0.08, 1.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class ReducedExposure:
         FIBRE_ID of sky fibres that were left out because they see more than sky.
     changed : tuple of (int, float)
         FIBRE_ID of fibres whose sky lines contradict their throughput, and their light over it.
+    negative : int
+        Targets that are clearly darker than no light: their sky is not what they see.
     sky_residual : float or None
         Robust width of the sky fibres' pulls after subtraction; None with fewer than two.
     snr : float
@@ -80,6 +85,7 @@ class ReducedExposure:
     sky_fibres: int
     dropped: tuple[int, ...]
     changed: tuple[tuple[int, float], ...]
+    negative: int
     sky_residual: float | None
     snr: float
     lines: float | None = None
@@ -168,6 +174,7 @@ def reduce_exposure(
                 table["FIBRE_ID"][changed], gridded.matching.scale[changed], strict=True
             )
         ),
+        negative=int((_targets(table) & ~gridded.dropped & _negative(reduced, gridded.sky)).sum()),
         sky_residual=_pull_width(reduced, used) if used.sum() > 1 else None,
         snr=median_snr(reduced, table),
         lines=difference,
@@ -217,9 +224,26 @@ def _on_grid(
 
 def _changed(matching: Matching, table: Table) -> BoolArray:
     """Find targets whose sky lines show clearly more or less light than their throughput."""
-    pointed = np.any([fibres.of_type(table, kind) for kind in "PSC"], axis=0)
     off = np.abs(matching.scale - 1)
-    found: BoolArray = pointed & (off > _CHANGED) & (off > _CLEARLY * matching.scale_error)
+    return _targets(table) & (off > _CHANGED) & (off > _CLEARLY * matching.scale_error)
+
+
+def _targets(table: Table) -> BoolArray:
+    """Find live fibres that point at something, be it empty sky."""
+    found: BoolArray = np.any([fibres.of_type(table, kind) for kind in "PSC"], axis=0)
+    return found
+
+
+def _negative(reduced: Signal, sky: Signal) -> BoolArray:
+    """Find spectra (nfib, nw) whose sum is negative by a part of their sky, and by errors."""
+    good = reduced.good & sky.good & (reduced.variance > 0)
+    light, level, variance = (
+        np.where(good, part, 0.0).sum(axis=1)
+        for part in (reduced.value, sky.value, reduced.variance)
+    )
+    found: BoolArray = -light > np.maximum(
+        _NEGATIVE * level, _CORRELATED * _CLEARLY * np.sqrt(variance)
+    )
     return found
 
 

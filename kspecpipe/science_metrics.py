@@ -71,6 +71,12 @@ class ScienceMetrics(Declared):
         doc="targets whose sky lines differ from those of the others by more than 15 %",
         needs="there are sky fibres",
     )
+    negative: list[int | None] = metric(
+        "FIBRES NEGATIVE",
+        scope="exposure",
+        doc="targets from which more than their sky is subtracted, by 8 % of it and 5 errors",
+        needs="there are sky fibres",
+    )
     sky_residual: list[float | None] = metric(
         "SKY RESIDUAL",
         scope="exposure",
@@ -112,6 +118,7 @@ def science_metrics(
         "sky_fibres": [result.sky_fibres for result in reduced],
         "sky_dropped": [len(one.dropped) if one.sky_fibres else None for one in reduced],
         "changed": [len(one.changed) if one.sky_fibres else None for one in reduced],
+        "negative": [one.negative if one.sky_fibres else None for one in reduced],
         "sky_residual": [result.sky_residual for result in reduced],
         "snr": [result.snr for result in reduced],
         "throughput_flat": trusted.difference,

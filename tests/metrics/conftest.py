@@ -148,10 +148,21 @@ class HealthyNight:
 
     def with_one_sky_fibre(self) -> str:
         """Write an assignment with a single sky fibre and return its line."""
+        return self.assigned("one_sky_fibre", dict.fromkeys(self.sky_fibres[1:], "1"))
+
+    def with_sky_and_targets_exchanged(self) -> str:
+        """Write an assignment in which sky fibres are targets and targets sky."""
         lines = self.night.assignment.read_text().splitlines()
-        for number in self.sky_fibres[1:]:
-            lines[number] = lines[number].rsplit(maxsplit=1)[0] + " 1"
-        path = self.folder / "one_sky_fibre.assign.txt"
+        other = {"9": "1", "1": "9", "2": "9"}
+        kinds = {number: other.get(line.split()[-1], "8") for number, line in enumerate(lines)}
+        return self.assigned("other_tile", kinds)
+
+    def assigned(self, name: str, kinds: dict[int, str]) -> str:
+        """Write an assignment with other classes, of fibres counted from 0; return its line."""
+        lines = self.night.assignment.read_text().splitlines()
+        for number, kind in kinds.items():
+            lines[number] = f"{lines[number].rsplit(maxsplit=1)[0]} {kind}"
+        path = self.folder / f"{name}.assign.txt"
         path.write_text("\n".join(lines) + "\n")
         return f"{path} ASSIGN"
 

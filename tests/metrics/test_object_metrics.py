@@ -68,7 +68,7 @@ def lose(factor: float) -> Any:
 
 
 #: What noise or missing lines do to the comparison of sky fibres, and of throughputs.
-SKY = ["SKY FIBRES DROPPED", "THROUGHPUT VS SKY", "FIBRES CHANGED"]
+SKY = ["SKY FIBRES DROPPED", "THROUGHPUT VS SKY", "FIBRES CHANGED", "FIBRES NEGATIVE"]
 LINES = ["WAVE SHIFT", "WAVE SLOPE", "WAVE SHIFT ERROR", "SKY LINE CHI2"]
 FAULTS = {
     "TRACE SHIFT": (sink, []),
@@ -80,7 +80,10 @@ FAULTS = {
     "PROFILE CHI2": (disturb, ["SKY RESIDUAL", "COSMIC FRACTION", "WAVE SLOPE", *SKY]),
     "USABLE FRACTION": (saturate, ["SKY RESIDUAL", *LINES, *SKY]),
     "SKY RESIDUAL": (disturb, ["PROFILE CHI2", "COSMIC FRACTION", "WAVE SLOPE", *SKY]),
-    "SKY FIBRES DROPPED": (stain, ["SKY RESIDUAL", "THROUGHPUT VS SKY", "FIBRES CHANGED"]),
+    "SKY FIBRES DROPPED": (
+        stain,
+        ["SKY RESIDUAL", "THROUGHPUT VS SKY", "FIBRES CHANGED", "FIBRES NEGATIVE"],
+    ),
     "THROUGHPUT VS SKY": (clog, ["SKY RESIDUAL", "PROFILE CHI2", *SKY]),
     "FIBRES CHANGED": (lose(0.5), []),
     "MEDIAN SNR": (cloud_over(0.0), ["TRACE SHIFT", *LINES, *SKY]),
@@ -99,3 +102,12 @@ def test_object_says_that_the_sky_comes_from_one_fibre(night: Any) -> None:
 
     more = [night.with_one_sky_fibre()]
     night.check("object", "SKY FIBRES", leave, ["SKY RESIDUAL", "SKY FIBRES DROPPED"], more=more)
+
+
+def test_object_sees_that_the_assignment_is_that_of_another_tile(night: Any) -> None:
+    def leave(scene: Any) -> None:
+        del scene
+
+    kin = ["SKY RESIDUAL", "MEDIAN SNR", *SKY]
+    more = [night.with_sky_and_targets_exchanged()]
+    night.check("object", "FIBRES NEGATIVE", leave, kin, more=more)

@@ -66,3 +66,13 @@ def test_a_fibre_that_changed_is_named_and_gets_the_sky_that_it_sees(observe, fa
 
 def test_a_fibre_that_is_not_in_use_may_see_what_it_likes(observe):
     assert reduce(observe(seed=60), {6: 0.0}, f6="N").changed == ()
+
+
+@pytest.mark.parametrize(("excess", "wrong"), [(0.03, 0), (0.25, 1)])
+def test_a_fibre_that_sees_less_continuum_than_its_sky_is_counted(observe, excess, wrong):
+    night = observe(seed=60, objects=0.2)
+    darker = night.spectra.value.copy()
+    darker[6] -= night.true_object[6] + excess * np.median(night.true_sky[6])
+    changed = replace(night, spectra=replace(night.spectra, value=darker))
+    assert reduce(changed, {}).negative == wrong
+    assert reduce(changed, {}, f6="N").negative == 0
