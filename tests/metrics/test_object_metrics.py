@@ -18,7 +18,7 @@ def flex(scene: Any) -> None:
 
 def stretch(scene: Any) -> None:
     """Move lines by little: of a large stretch, which is unlikely, the lines are blamed."""
-    scene.move(columns=np.linspace(-0.2, 0.2, scene.adu.shape[2]))
+    scene.move(columns=np.linspace(-0.26, 0.26, scene.adu.shape[2]))
 
 
 def scatter_lines(scene: Any) -> None:
