@@ -76,7 +76,7 @@ FAULTS = {
     "WAVE SLOPE": (stretch, []),
     "WAVE SHIFT ERROR": (cloud_over(0.045), SKY),
     "SKY LINE CHI2": (scatter_lines, [*LINES, *SKY]),
-    "COSMIC FRACTION": (let_rays_in, SKY),
+    "COSMIC FRACTION": (let_rays_in, ["WAVE SHIFT ERROR", *SKY]),
     "PROFILE CHI2": (disturb, ["SKY RESIDUAL", "COSMIC FRACTION", "WAVE SLOPE", *SKY]),
     "USABLE FRACTION": (saturate, ["SKY RESIDUAL", *LINES, *SKY]),
     "SKY RESIDUAL": (disturb, ["PROFILE CHI2", "COSMIC FRACTION", "WAVE SLOPE", *SKY]),
