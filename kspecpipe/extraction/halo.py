@@ -47,7 +47,8 @@ class HaloOptions:
     ----------
     widths : tuple of float
         Standard deviations of its Gaussians in units of the pitch (but not below ``narrowest``
-        profile widths): what is narrower belongs to the profile.
+        profile widths): what is narrower belongs to the profile. They are close to each other,
+        because what two of them say of the space between the fibres, where no row tells, differs.
     narrowest : float
         Least standard deviation in units of the profile's FWHM.
     clear : float
@@ -63,7 +64,7 @@ class HaloOptions:
         does, and without the rows near the fibres, where this shows most, nothing tells the halo.
     """
 
-    widths: tuple[float, ...] = (1.0, 3.0, 10.0)
+    widths: tuple[float, ...] = (1.0, 1.5, 2.25, 3.4, 5.0, 10.0)
     narrowest: float = 2.5
     clear: float = 2.5
     reach: float = 20.0
@@ -110,12 +111,12 @@ def _fractions(
 ) -> FloatArray:
     """Fit the fractions of the light that reach the outer rows."""
     edges = np.linspace(0, flat.shape[1], options.blocks + 1).astype(int)
-    smeared = [_block_means(_smear(light, float(s)), edges) for s in sigma]
+    smeared = [_smeared_means(light, float(s), rows, edges) for s in sigma]
     seen = _block_means(np.where(flat.good, flat.value, 0.0), edges)
     # One equation for each outer row and block, in units of the block's light: all count alike.
     scale = np.maximum(_block_means(light, edges).sum(axis=0), 1e-30)
     use = np.flatnonzero(scale > 0.05 * scale.max())
-    design = np.stack([(s[rows] / scale)[:, use].ravel() for s in smeared], axis=1)
+    design = np.stack([(s / scale)[:, use].ravel() for s in smeared], axis=1)
     # Every block has a level of its own besides: the background far from the fibres.
     levels = np.tile(np.eye(use.size), (int(rows.sum()), 1))
     target = (seen[rows] / scale)[:, use].ravel()
@@ -132,6 +133,21 @@ def _smear(light: FloatArray, sigma: float) -> FloatArray:
 
     What is this smooth needs few samples: the image is binned, smeared and interpolated.
     """
+    smooth, (rows, columns) = _smear_bins(light, sigma)
+    smeared: FloatArray = rows @ (columns @ smooth.T).T
+    return smeared
+
+
+def _smeared_means(light: FloatArray, sigma: float, rows: BoolArray, edges: IntArray) -> FloatArray:
+    """Return block means of some rows of the smeared light, without making all of it."""
+    smooth, (up, along) = _smear_bins(light, sigma)
+    means = _block_means(along.toarray().T, edges)
+    smeared: FloatArray = up[rows] @ (smooth @ means)
+    return smeared
+
+
+def _smear_bins(light: FloatArray, sigma: float) -> tuple[FloatArray, list[scipy.sparse.csr_array]]:
+    """Return the smeared light in bins, and the matrices that interpolate rows and columns."""
     step = max(int(sigma / 4), 1)
     into, back = zip(*(_binning(n, step, light.dtype) for n in light.shape), strict=True)
     coarse = into[0] @ light @ into[1].T
@@ -139,8 +155,7 @@ def _smear(light: FloatArray, sigma: float) -> FloatArray:
     narrow = np.sqrt(sigma**2 - (step**2 - 1) / 4) / step
     across = scipy.ndimage.gaussian_filter1d(coarse, narrow, axis=0, mode="constant")
     smooth = scipy.ndimage.gaussian_filter1d(across, narrow, axis=1, mode="nearest")
-    smeared: FloatArray = back[0] @ (back[1] @ smooth.T).T
-    return smeared
+    return smooth, list(back)
 
 
 def _binning(
@@ -203,8 +218,11 @@ def _robust_fit(
     weight = np.ones(target.size)
     solution = np.zeros(matrix.shape[1])
     for _ in range(8):
-        fit = scipy.optimize.lsq_linear(matrix * weight[:, None], target * weight, (lower, np.inf))
-        solution = fit.x
+        # The small triangle has the same solution, and is solved exactly: widths left out are 0.
+        turn, triangle = np.linalg.qr(matrix * weight[:, None])
+        solution = scipy.optimize.lsq_linear(
+            triangle, turn.T @ (target * weight), (lower, np.inf), method="bvls"
+        ).x
         residual = target - matrix @ solution
         scatter = 1.4826 * float(np.median(np.abs(residual)))
         tolerated = options.clip * scatter + options.tolerance * (design @ solution[:n_width])
