@@ -5,11 +5,11 @@ Usage: ``python benchmarks/bench_fluxcal.py [--spectra DIR] [--taught] [--seeds 
 Three standard stars are observed at several signal-to-noise ratios. Without ``--spectra`` they are
 F and G dwarfs between the models of the simulator's library; with it they are the first three real
 spectra of a folder (FITS tables with WAVELENGTH in vacuum and FLUX, as CALSPEC has them).
-``--templates`` names another library; ``--taught`` takes models corrected by the real stars, a star
-of N = 1 itself left out, and wrong by ``--mismatch`` (see `flux_library`). The response from each
-star alone (N = 1) and from all three (N = 3) turns the true light of every star into flux; what is
-printed is how this differs from the star's true flux, in bins of 100 Angstrom from 3900 to 8600
-without telluric bands.
+``--templates`` names another library; ``--taught`` takes models corrected by those real stars that
+are not among the standards, and wrong by ``--mismatch`` (see `flux_library`). The response from
+each star alone (N = 1) and from all three (N = 3; from two if the third has taught the library)
+turns the true light of every star into flux; what is printed is how this differs from the star's
+true flux, in bins of 100 Angstrom from 3900 to 8600 without telluric bands.
 """
 
 from __future__ import annotations
@@ -130,12 +130,12 @@ class Bench:
         self.mismatch = size
 
     def library_for(self, used: tuple[int, ...]) -> Path | None:
-        """Return the library for these stars; one star has not taught it."""
+        """Return the library for these stars, which the others have taught."""
         if not self.lessons or self.library is None:
             return self.library
         folder = self.folder / f"taught{used}".replace(" ", "")
         if not folder.exists():
-            known = [one for k, one in enumerate(self.lessons) if len(used) > 1 or k not in used]
+            known = [one for k, one in enumerate(self.lessons) if k not in used]
             wrong = mismatch(self.mismatch, self.seed) ** len(known)
             correct_library(self.library, folder, [known[0] * wrong, *known[1:]])
         return folder
@@ -253,7 +253,8 @@ def main() -> None:
             for number, snr in enumerate(given.snr):
                 night = bench.night(BRIGHTNESS[snr], first=number == 0)
                 products = bench.reduce(night)
-                sets = [*itertools.combinations(range(3), 1), (0, 1, 2)]
+                together = 2 if given.taught else 3
+                sets = [(0,), (1,), (2,), *itertools.combinations(range(3), together)]
                 for used in sets:
                     path = bench.calibrate(night, products["REDUCED"], used)
                     numbers = bench.compare(night, products["EXTRACTED"], path)
