@@ -42,9 +42,9 @@ class MatchOptions:
         [Angstrom].
     model_error : float
         Relative error of the models' lines.
-    correlation : float
-        Samples per independent one: neighbours share the line-spread function, and errors of the
-        models reach over many lines.
+    correlation, noise_correlation : float
+        Samples per independent one, of the models' errors, which reach over many lines, and of the
+        noise.
     window : float
         Models this far from the colour's temperature are compared [K].
     max_velocity : float
@@ -60,6 +60,7 @@ class MatchOptions:
     spacing: float = 250.0
     model_error: float = 0.015
     correlation: float = 20.0
+    noise_correlation: float = 2.0
     window: float = 900.0
     max_velocity: float = 600.0
     typical_velocity: float = 150.0
@@ -291,9 +292,9 @@ def select_best_template(
     velocity, peak_error, scale = _velocity_and_width(star, grid, index, estimate, options)
     models = _seen(star, grid, index, velocity, scale)
     chi2, dof, curve = score_templates(star, models, options)
-    teff_lines = _teff_of_lines(grid.teff[index], chi2, dof, options)
+    inflation = max(1.0, float(np.min(chi2 / dof))) * shared_samples(star, options)
+    teff_lines = _teff_of_lines(grid.teff[index], chi2, inflation)
     colours = fit_colours(grid, index, photometry, colour_options)
-    inflation = max(1.0, float(np.min(chi2 / dof))) * options.correlation
     total = chi2 / inflation + (0.0 if colours is None else colours.chi2)
     total = total - total.min()
     weight = np.exp(-0.5 * total)
@@ -316,6 +317,22 @@ def select_best_template(
         line_strength_error=strength_error,
         residual=_excess_residual(star, models[best], curve[best]),
     )
+
+
+def shared_samples(star: Star, options: MatchOptions) -> float:
+    """Samples per independent one: errors of the model are shared by neighbours, noise is not.
+
+    Parameters
+    ----------
+    star : Star
+        The observation.
+    options : MatchOptions
+        Error of the models, and how many samples share it.
+    """
+    level = np.abs(_smoothed(star.flux, star.good, 51))
+    model = (options.model_error * level[star.good]) ** 2
+    part = float(np.mean(model / (model + star.variance[star.good])))
+    return options.noise_correlation + (options.correlation - options.noise_correlation) * part
 
 
 def smooth_variance(variance: FloatArray, good: BoolArray, size: int = 51) -> FloatArray:
@@ -455,11 +472,8 @@ def _velocity_error(
     return float(np.sqrt(2 / curvature)) if curvature > 0 else float("nan")
 
 
-def _teff_of_lines(
-    teff: FloatArray, chi2: FloatArray, dof: FloatArray, options: MatchOptions
-) -> float:
+def _teff_of_lines(teff: FloatArray, chi2: FloatArray, inflation: float) -> float:
     """Mean temperature of the models, weighted by how well their lines fit."""
-    inflation = max(1.0, float(np.min(chi2 / dof))) * options.correlation
     weight = np.exp(-0.5 * (chi2 - chi2.min()) / inflation)
     return float(np.sum(weight * teff) / weight.sum())
 

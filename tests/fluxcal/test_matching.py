@@ -22,6 +22,7 @@ from kspecpipe.fluxcal.matching import (
     score_templates,
     select_best_template,
     select_candidates,
+    shared_samples,
 )
 from kspecpipe.fluxcal.reddening import reddening_law
 
@@ -61,6 +62,20 @@ def test_without_gaia_another_colour_is_used_and_without_any_none(grid):
     only = replace(full, magnitude=np.where(np.arange(10) == 0, full.magnitude, np.nan))
     assert estimate_teff(grid, only) is None
     assert select_candidates(grid.teff, None, 500.0).size == len(grid)
+
+
+def test_the_lines_of_a_noisy_star_count_as_much_as_their_noise_allows(grid):
+    """Errors of models reach over many samples, noise does not: faint stars keep their lines."""
+    wave = grid.wavelength[(grid.wavelength > 3800) & (grid.wavelength < 8800)][::12]
+    flux = np.ones(wave.size)
+
+    def samples(noise):
+        star = Star(wave, flux, np.full(wave.size, noise**2), flux > 0, np.full(wave.size, 15.0))
+        return shared_samples(star, MatchOptions())
+
+    assert samples(1e-4) == pytest.approx(MatchOptions().correlation, rel=0.01)
+    assert samples(0.5) == pytest.approx(MatchOptions().noise_correlation, rel=0.02)
+    assert samples(0.5) < samples(0.03) < samples(0.01) < samples(1e-4)
 
 
 def test_a_star_bluer_than_the_library_is_known_as_such(grid):
