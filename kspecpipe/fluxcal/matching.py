@@ -320,7 +320,7 @@ def select_best_template(
 
 
 def shared_samples(star: Star, options: MatchOptions) -> float:
-    """Samples per independent one: errors of the model are shared by neighbours, noise is not.
+    """Count the samples per independent one: neighbours share errors of the model, but no noise.
 
     Parameters
     ----------
