@@ -195,7 +195,7 @@ def fit_glow(
     if not use.any():
         raise RecipeError(
             f"none of the {int(rows.sum()) * nx} pixels in {int(rows.sum())} rows without light is "
-            "usable; glow and background cannot be measured"
+            "usable; glow and background cannot be measured. Is the frame saturated?"
         )
     # One term at a time: all of them are larger than all else.
     terms = chain(components, _polynomials(ny, nx, options.order))

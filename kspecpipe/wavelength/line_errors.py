@@ -89,9 +89,12 @@ def _saturation_error(scene: Scene, model: Model, position: FloatArray) -> Float
     """Error (n_group,) of lines seen by their flanks only, as well as their shape is known [pixel].
 
     A flank falls by e in about a pixel: a relative error of the shape is one of place in pixels.
+    The farther out what is left of a line lies, the less other lines say of its shape.
     """
-    lost = np.median(lost_samples(scene, position, 1.5 * model.lsf.basis.fwhm), axis=0)
-    error = np.where(lost >= 2, 0.01 + model.floor, 0.0)
+    fwhm = model.lsf.basis.fwhm
+    lost = np.median(lost_samples(scene, position, 1.5 * fwhm), axis=0)
+    farther = np.maximum(lost / fwhm, 1.0) ** 3
+    error = np.where(lost >= 2, (0.008 + model.floor) * farther, 0.0)
     worst = np.zeros(model.n_group)
     np.maximum.at(worst, model.group, error * (model.intensity > 0))
     return worst

@@ -325,7 +325,8 @@ def _fit_shape(
     scene: Scene, model: Model, position: FloatArray, freedom: Freedom, options: RoundOptions
 ) -> tuple[Model, FloatArray, FloatArray]:
     """Fit what rows share on some of them; return moves of unknown lines and common errors."""
-    chosen = some_rows(scene, options.rows)
+    # The first rounds are far from the end: half of the rows do.
+    chosen = some_rows(scene, options.rows if options.number >= 3 else options.rows // 2)
     part, local, position = scene.rows(chosen), model.rows(chosen), position[chosen]
     drawn = render(part, local, position)
     fitted, moved, covariance = fit_shared(part, local, drawn, freedom)

@@ -138,8 +138,10 @@ def _shape_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedo
     if n_term == 0:
         return np.zeros((*scene.value.shape, 0))
     terms = place_terms(position / ((scene.nx - 1) / 2) - 1, scene.place[:, None])[..., :n_term]
-    # A line without its core has a width as uncertain as its strength: it says nothing of changes.
+    # A line without its core has a width as uncertain as its strength: it says nothing of changes,
+    # unless another row has the core.
     whole = lost_samples(scene, position, 0.6 * basis.fwhm) < 1.2 * basis.fwhm
+    whole = whole | whole.any(axis=0)
     terms = np.where(whole[..., None] | (np.arange(n_term) == 0), terms, 0.0)
     scale = model.response * scene.seen[scene.exposure] * model.intensity
     table = np.ascontiguousarray(basis.table.T)

@@ -86,7 +86,7 @@ class TrustLimits:
     coverage: float = 0.3
     held_out: float = 0.3
     agreeing: float = 0.6
-    span_error: float = 0.15
+    span_error: float = 0.125
     error: float = 0.2
     few: float = 10
     few_doubt: float = 0.33

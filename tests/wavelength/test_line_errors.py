@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kspecpipe.wavelength.components import Components
-from kspecpipe.wavelength.line_errors import shared_errors, split_error
+from kspecpipe.wavelength.line_errors import _saturation_error, shared_errors, split_error
 from kspecpipe.wavelength.lsf import gaussian_lsf, lsf_basis
 from kspecpipe.wavelength.scene import Model, Scene, render
 
@@ -78,3 +78,23 @@ def test_what_far_wings_displace_does_not_average_out_over_the_lines():
     assert np.linalg.eigvalsh(covariance).min() > -1e-12
     edge, middle = np.sqrt(np.diag(covariance))[[0, count // 2]]
     assert edge == pytest.approx(np.sqrt(2) * middle, rel=0.01)
+
+
+def test_the_farther_out_a_saturated_line_is_seen_the_less_is_known_of_its_place():
+    nx, place = 300, np.array([[100.0, 200.0]])
+    model = Model(
+        gaussian_lsf(lsf_basis(4.0), 4.0), np.full(2, 1e5), np.arange(2),
+        np.ones((1, 2)), np.zeros((1, nx)), 0.001,
+    )  # fmt: skip
+    one, row = np.ones((1, nx)), np.zeros(1, int)
+
+    def error_of_loss(width):
+        lost = np.abs(np.arange(nx) - 200) <= width // 2
+        scene = Scene(one, one, ~lost[None], row, row, np.zeros(1), np.ones((1, 2), bool))
+        return _saturation_error(scene, model, place)
+
+    errors = np.array([error_of_loss(width) for width in (3, 7, 11)])
+    assert np.all(errors[:, 0] == 0)
+    assert 0.005 < errors[0, 1] < 0.02
+    assert errors[1, 1] > 3 * errors[0, 1]
+    assert 0.1 < errors[2, 1] < 0.4
