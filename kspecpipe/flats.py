@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 #: A flat is so bright that few samples tell its shift to a thousandth of a pixel.
-_QUICK = ShiftOptions(max_samples=8000)
+_QUICK = ShiftOptions(max_samples=8000, everywhere=True)
 
 
 def lamp_flats(recommended: int) -> Any:

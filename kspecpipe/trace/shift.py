@@ -75,6 +75,9 @@ class ShiftOptions:
         Largest shift [pixel]; cut to half a pitch.
     max_samples : int
         Number of samples (fibre and column) used; the brightest columns are taken.
+    everywhere : bool
+        Take columns all along the lit part instead: a lamp is bright at one end of it, and traces
+        that turn by a hundredth of a pixel move less or more there than on the whole.
     coarse_samples : int
         Number of samples that tell the shift to a pixel.
     iterations : int
@@ -95,6 +98,7 @@ class ShiftOptions:
 
     max_shift: float = 4.0
     max_samples: int = 30_000
+    everywhere: bool = False
     coarse_samples: int = 12_000
     iterations: int = 3
     settled: tuple[float, float] = (0.01, 0.0003)
@@ -186,7 +190,8 @@ class _Scene:
         first = int(max(traces.y.min() - margin, 0))
         rows = slice(first, int(min(traces.y.max() + margin, image.shape[0] - 1)) + 1)
         part = image.select(rows)
-        self.columns = _bright_columns(part, max(options.max_samples // live.size, 64))
+        number = max(options.max_samples // live.size, 64)
+        self.columns = _bright_columns(part, number, everywhere=options.everywhere)
         part = part.select((slice(None), self.columns))
         self.good = part.good
         self.value = np.where(self.good, part.value, 0)
@@ -315,14 +320,21 @@ class _Scene:
         return _robust_line(unit.ravel(), mean.ravel(), total.ravel())
 
 
-def _bright_columns(part: Signal, number: int) -> IntArray:
-    """Columns with most light, not counting the brightest rows (cosmic rays) of each."""
+def _bright_columns(part: Signal, number: int, *, everywhere: bool) -> IntArray:
+    """Columns with most light, not counting the brightest rows (cosmic rays) of each.
+
+    Or evenly spread ones with a tenth of the light of the brightest.
+    """
     n_x = part.shape[1]
     if number >= n_x:
         return np.arange(n_x)
     ordered = np.sort(np.where(part.good, part.value, 0), axis=0)
     n_row = ordered.shape[0]
     light = ordered[n_row // 2 : int(0.97 * n_row) + 1].mean(axis=0) - ordered[n_row // 5]
+    if everywhere:
+        lit = np.flatnonzero(light > 0.1 * np.percentile(light, 95))
+        number = min(number, lit.size)
+        return lit[np.linspace(0, lit.size - 1, number).astype(int)]
     return np.sort(np.argsort(light)[-number:])
 
 

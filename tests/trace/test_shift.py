@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspecpipe.signal import DQ, Signal
-from kspecpipe.trace.shift import measure_shift
+from kspecpipe.trace.shift import ShiftOptions, measure_shift
 
 COLUMN = np.arange(400)
 
@@ -55,6 +55,25 @@ def test_sky_continuum_is_enough(bench, measured):
     found = measure_shift(frame, measured[1], measured[0])
     assert abs(found.shift + 1.13) < 4 * found.error
     assert found.error < 0.02
+
+
+def test_a_lamp_that_is_bright_at_one_end_tells_the_shift_of_all_columns(bench, measured):
+    rng = np.random.default_rng(8)
+    lamp = np.tile(np.linspace(2e3, 2e4, COLUMN.size), (bench.n_fibre, 1))
+    turned = bench.y + 0.3 + 0.02 * (COLUMN / 199.5 - 1)
+    frame = bench.expose(lamp, rng, turned)
+    few = 64 * bench.n_fibre
+    found = [
+        measure_shift(
+            frame,
+            measured[1],
+            measured[0],
+            options=ShiftOptions(max_samples=few, everywhere=everywhere),
+        ).shift
+        for everywhere in (False, True)
+    ]
+    assert found[0] > 0.31
+    assert abs(found[1] - 0.3) < 0.003
 
 
 def test_errors_are_honest(bench, measured):
