@@ -334,7 +334,8 @@ def _bright_columns(part: Signal, number: int, *, everywhere: bool) -> IntArray:
     if everywhere:
         lit = np.flatnonzero(light > 0.1 * np.percentile(light, 95))
         number = min(number, lit.size)
-        return lit[np.linspace(0, lit.size - 1, number).astype(int)]
+        spread: IntArray = lit[np.linspace(0, lit.size - 1, number).astype(int)]
+        return spread
     return np.sort(np.argsort(light)[-number:])
 
 
