@@ -26,7 +26,7 @@ def warp(scene: Any) -> None:
 
 def bend(scene: Any) -> None:
     """Move lines near and far alike in all fibres, which no smooth dispersion follows."""
-    scene.move(columns=0.14 * np.sin(np.arange(scene.adu.shape[2]) / 6))
+    scene.move(columns=0.18 * np.sin(np.arange(scene.adu.shape[2]) / 6))
 
 
 def blur(scene: Any) -> None:
