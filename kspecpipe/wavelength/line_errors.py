@@ -20,8 +20,8 @@ from kspecpipe.wavelength.scene import (
 _OVERLAP = 0.8
 #: Scatter of the logarithm of strengths about the listed ones, and about a guess.
 _SCATTER, _UNLISTED_SCATTER = 0.5, 1.0
-#: What wings that nobody sees displace all lines by, and the chip's ends differently [pixel].
-_SHARED = 0.006
+#: Part of the wings' pull on the centroid that the continuum hides; where wings begin [FWHM].
+_LOST_WINGS, _WING = 0.03, 1.5
 
 
 def common_errors(
@@ -45,13 +45,18 @@ def shared_errors(drawn: Rendering, model: Model) -> FloatArray:
     """Covariance (n_group, n_group) of groups by light in the far wings of all lines [pixel^2].
 
     What of them is lost in the continuum displaces the centroid of the LSF, and with it all lines:
-    by about as much everywhere, and evenly more where lines are wider or closer together.
+    by about as much everywhere, and evenly more where lines are wider or closer together. It is
+    the more, the farther the wings reach that are seen.
     """
+    basis = model.lsf.basis
+    distance = np.abs(basis.offset)
+    wings = np.abs(model.lsf.coefficients[0] @ basis.table) * (distance > _WING * basis.fwhm)
+    pull = float(np.trapezoid(wings * distance, basis.offset))
     half = (drawn.lines.shape[1] - 1) / 2
     count = np.maximum(np.bincount(model.group, minlength=model.n_group), 1)
     place = np.bincount(model.group, drawn.position.mean(axis=0), model.n_group) / count
     u = np.clip(place / half - 1, -1.0, 1.0)
-    return np.asarray(_SHARED**2 * (1 + np.outer(u, u)))
+    return np.asarray((_LOST_WINGS * pull) ** 2 * (1 + np.outer(u, u)))
 
 
 def faint_flux(scene: Scene) -> float:
