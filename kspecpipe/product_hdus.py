@@ -47,6 +47,23 @@ def build_hdus(product: Product, header: HeaderCards, tables: Mapping[str, Table
     return fits.HDUList(hdus)
 
 
+def refuse_other_units(hdus: fits.HDUList, product: type[Product], name: str) -> None:
+    """Refuse data whose header says another unit than the product has.
+
+    Raises
+    ------
+    InputError
+        If an HDU names another unit; one that names none is believed.
+    """
+    specs = product.hdus().values()
+    free = {hdu for spec in specs if "BUNIT" in spec.keys for hdu in spec.hdu.split(",")}
+    for spec in specs:
+        if spec.kind in ("signal", "image") and spec.hdu in hdus and spec.hdu not in free:
+            unit = str(hdus[spec.hdu].header.get("BUNIT", spec.unit)).strip()
+            if unit != spec.unit:
+                raise InputError(f"{name}: {spec.hdu} is in {unit!r}; {spec.unit!r} is expected")
+
+
 def read_field(hdus: fits.HDUList, spec: HduSpec, name: str) -> Any:
     """Return the content of one field of a product; None or no cards where it may be absent.
 

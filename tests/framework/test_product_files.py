@@ -229,6 +229,15 @@ def test_a_product_without_pixels_is_an_input_error(tmp_path):
         io.read_product(tmp_path / "e.fits")
 
 
+def test_a_product_in_another_unit_is_refused_and_one_that_names_none_is_not(tmp_path):
+    path = write(product_of("RESPONSE"), tmp_path / "p.fits")
+    fits.setval(path, "BUNIT", value="adu")
+    with pytest.raises(InputError, match=r"p\.fits: PRIMARY is in 'adu'; 'erg.*expected"):
+        io.read_product(path)
+    fits.delval(path, "BUNIT")
+    assert io.read_product(path).catg == "RESPONSE"
+
+
 def test_tables_are_read_by_name(tmp_path):
     path = write(product_of("MASTER_BIAS"), tmp_path / "p.fits")
     table = io.read_table(path, "QC")
