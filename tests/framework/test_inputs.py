@@ -292,6 +292,9 @@ def test_changing_the_file_after_it_was_checked_is_an_input_error(camera, arcs):
         load(found, Arcs)
 
 
+UNITS = {"MASTER_BIAS": "adu", "MASTER_DARK": "electron/s"}
+
+
 class Either(Declared):
     levels: list = calibration(
         "MASTER_BIAS", "MASTER_DARK", at_least=2, at_most=3, several="list", doc="levels"
@@ -308,7 +311,7 @@ def levels(camera):
         for i in range(count):
             paths.append(camera.folder / f"{tag.lower()}_{i}.fits")
             paths[-1].write_bytes(bias.read_bytes())
-            change_card(paths[-1], HIERARCH_ESO_PRO_CATG=tag, DATAMD5=f"{tag}{i}")
+            change_card(paths[-1], HIERARCH_ESO_PRO_CATG=tag, DATAMD5=f"{tag}{i}", BUNIT=UNITS[tag])
         return paths
 
     return write

@@ -1,6 +1,8 @@
 """What a process may use, and the memory of one run in a process that has had many."""
 
-import numpy as np
+import subprocess
+import sys
+
 import pytest
 
 from kspecpipe import machine
@@ -16,28 +18,31 @@ def files(monkeypatch, tmp_path):
     return status, orders
 
 
-def forgets() -> bool:
-    """Return whether this system takes the order to forget; some containers do not."""
-    pixels = np.ones(16_000_000)  # 128 MB
-    high = peak_memory()
-    del pixels
-    forget_peak()
-    return peak_memory() < high - 100
-
-
-def test_the_peak_holds_what_was_taken_and_given_back():
-    pixels = np.ones(64_000_000)  # 512 MB
-    del pixels
-    assert peak_memory() > 488
+#: A process of its own: the garbage of other tests, collected meanwhile, would hide what is taken.
+TAKE_AND_GIVE_BACK = """
+import numpy as np
+from kspecpipe.machine import forget_peak, peak_memory
+start = peak_memory()
+pixels = np.ones(64_000_000)  # 488 MB
+high = peak_memory()
+del pixels
+kept = peak_memory()
+forget_peak()
+forgotten = peak_memory()
+pixels = np.ones(16_000_000)  # 122 MB
+print(high - start, kept - start, forgotten - start, peak_memory() - forgotten)
+"""
 
 
 def test_the_peak_is_that_since_it_was_forgotten():
-    if not forgets():
-        pytest.skip("this system does not forget a peak")
-    before = peak_memory()
-    pixels = np.ones(16_000_000)
-    assert peak_memory() - before == pytest.approx(122, abs=10)
-    del pixels
+    words = [sys.executable, "-c", TAKE_AND_GIVE_BACK]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    high, kept, forgotten, rise = (float(word) for word in answer.split())
+    assert [high, kept] == pytest.approx([488, 488], abs=10)  # pages are counted in batches
+    if forgotten > 400:
+        pytest.skip("this system does not forget a peak, as some containers")
+    assert forgotten < 20
+    assert rise == pytest.approx(122, abs=10)
 
 
 def test_the_peak_is_read_where_linux_tells_it_and_forgotten_by_its_order(files):

@@ -72,7 +72,7 @@ SKY = ["SKY FIBRES DROPPED", "THROUGHPUT VS SKY", "FIBRES CHANGED", "FIBRES NEGA
 LINES = ["WAVE SHIFT", "WAVE SLOPE", "WAVE SHIFT ERROR", "SKY LINE CHI2"]
 FAULTS = {
     "TRACE SHIFT": (sink, []),
-    "WAVE SHIFT": (flex, []),
+    "WAVE SHIFT": (flex, ["WAVE SHIFT ERROR"]),
     "WAVE SLOPE": (stretch, []),
     "WAVE SHIFT ERROR": (cloud_over(0.045), SKY),
     "SKY LINE CHI2": (scatter_lines, [*LINES, *SKY]),
