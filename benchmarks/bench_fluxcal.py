@@ -29,7 +29,7 @@ from flux_library import correct_library, mismatch, real_over_model
 
 from kspecpipe.base_recipe import run_recipe
 from kspecpipe.fluxcal.masks import inside_regions, parse_mask_regions
-from kspecpipe.fluxcal.photometry import load_filter
+from kspecpipe.fluxcal.photometry import load_filter_curve
 from kspecpipe.simulate import FrameCounts, Night, NightPlan, simulate_night
 from kspecpipe.simulate.standards import LibraryPlan, StandardStar
 
@@ -208,7 +208,7 @@ class Bench:
     @staticmethod
     def magnitude(wave: Any, true: Any, ratio: Any, band: str) -> float:
         """Return the error of a magnitude."""
-        curve = load_filter(f"ps1_{band}")
+        curve = load_filter_curve(f"ps1_{band}")
         seen = np.interp(wave, curve.wavelength, curve.transmission, left=0, right=0)
         weight = seen * true * wave * np.gradient(wave)
         return float(-2.5 * np.log10(np.sum(weight * ratio) / np.sum(weight)))

@@ -17,7 +17,7 @@ from kspecpipe.fluxcal import (
     FluxCalibrationResult,
     Observation,
     Standards,
-    apply_response,
+    apply_flux_calibration,
     history_lines,
     require_same_wavelength,
     require_uncalibrated,
@@ -234,7 +234,7 @@ def calibrate_exposure(exposure: FluxExposure, response: Response) -> Calibrated
     table = exposure.fibres.copy()
     table["AIRMASS"] = airmass
     return Calibrated(
-        spectra=apply_response(reduced.spectra, seen, vector),
+        spectra=apply_flux_calibration(reduced.spectra, seen, vector),
         sky=np.asarray(reduced.sky, float) * factor,
         lsf=reduced.lsf,
         telluric=reduced.telluric,

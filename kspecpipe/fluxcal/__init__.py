@@ -5,7 +5,7 @@ them text or a cache of parsed text. Figures are in `figures`, which alone needs
 """
 
 from kspecpipe.fluxcal.calibrate import calibrate_fluxes
-from kspecpipe.fluxcal.catalogue import match_positions, parse_refcat2, photometry_of_row
+from kspecpipe.fluxcal.catalogue import match_positions, parse_refcat2, photometry_from_catalog_row
 from kspecpipe.fluxcal.containers import (
     CalibrationVector,
     FilterCurve,
@@ -19,7 +19,7 @@ from kspecpipe.fluxcal.containers import (
 from kspecpipe.fluxcal.exposure import (
     Observation,
     Standards,
-    apply_response,
+    apply_flux_calibration,
     require_same_wavelength,
     require_uncalibrated,
 )
@@ -45,7 +45,7 @@ __all__ = [
     "TemplateGrid",
     "TemplateLibrary",
     "TemplateParameters",
-    "apply_response",
+    "apply_flux_calibration",
     "calibrate_fluxes",
     "check_library",
     "combine_regions",
@@ -53,7 +53,7 @@ __all__ = [
     "match_positions",
     "parse_mask_regions",
     "parse_refcat2",
-    "photometry_of_row",
+    "photometry_from_catalog_row",
     "quality_metrics",
     "require_same_wavelength",
     "require_uncalibrated",

@@ -9,7 +9,7 @@ from astropy.table import Table
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.fluxcal.candidates import Candidate, find_candidates
-from kspecpipe.fluxcal.combine import Combined, CombineOptions, combine_vectors
+from kspecpipe.fluxcal.combine import Combined, CombineOptions, combine_calibration_vectors
 from kspecpipe.fluxcal.containers import FluxCalibrationResult
 from kspecpipe.fluxcal.exposure import Observation, Standards
 from kspecpipe.fluxcal.grid import TemplateGrid
@@ -102,7 +102,7 @@ def calibrate_fluxes(
 def _combine(
     fitted: Sequence[FittedStar], wavelength: FloatArray, options: CombineOptions
 ) -> Combined:
-    return combine_vectors(
+    return combine_calibration_vectors(
         np.array([star.log_response for star in fitted]),
         np.array([star.log_variance for star in fitted]),
         np.array([_inside(star, wavelength) for star in fitted]),

@@ -11,7 +11,7 @@ from kspecpipe.fluxcal.catalogue import (
     is_giant,
     is_variable,
     match_positions,
-    photometry_of_row,
+    photometry_from_catalog_row,
 )
 from kspecpipe.fluxcal.containers import Photometry
 from kspecpipe.fluxcal.exposure import Observation, Standards
@@ -87,7 +87,9 @@ def find_candidates(
     candidates = []
     for k, fibre in enumerate(standards.fibre):
         found = rows[k] >= 0
-        photometry = photometry_of_row(catalogue, int(rows[k])) if found else _NO_PHOTOMETRY
+        photometry = (
+            photometry_from_catalog_row(catalogue, int(rows[k])) if found else _NO_PHOTOMETRY
+        )
         separation = float(distance[k])
         candidates.append(
             Candidate(

@@ -108,7 +108,7 @@ def require_refcat2(table: Table) -> Table:
     return named
 
 
-def photometry_of_row(catalogue: Table, row: int) -> Photometry:
+def photometry_from_catalog_row(catalogue: Table, row: int) -> Photometry:
     """Return the AB magnitudes of one star.
 
     Vega magnitudes become AB magnitudes; a magnitude of 99 or more, an error of 9.9 or more, and

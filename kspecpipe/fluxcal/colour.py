@@ -8,7 +8,7 @@ import numpy as np
 
 from kspecpipe.fluxcal.containers import Photometry
 from kspecpipe.fluxcal.grid import BANDS, TemplateGrid
-from kspecpipe.fluxcal.photometry import band_weights, load_filters
+from kspecpipe.fluxcal.photometry import band_weights, load_filter_curves
 from kspecpipe.fluxcal.reddening import reddening_law
 from kspecpipe.signal import BoolArray, FloatArray, IntArray
 
@@ -298,7 +298,7 @@ def _amplitude(wavelength: FloatArray, options: ColourOptions) -> FloatArray:
 
 def _shares(grid: TemplateGrid, index: IntArray) -> FloatArray:
     """Part of each band's light from each coarse bin, shape (n, nband, nbin)."""
-    weights = [band_weights(grid.sed_wavelength, curve)[0] for curve in load_filters(BANDS)]
+    weights = [band_weights(grid.sed_wavelength, curve)[0] for curve in load_filter_curves(BANDS)]
     light = grid.sed[index][:, None, :] * np.array(weights)
     total = light.sum(axis=2, keepdims=True)
     share: FloatArray = light / np.where(total > 0, total, 1.0)

@@ -70,7 +70,7 @@ class Combined:
     shape_scatter: float
 
 
-def combine_vectors(
+def combine_calibration_vectors(
     log_response: FloatArray,
     variance: FloatArray,
     good: BoolArray,

@@ -16,7 +16,7 @@ from typing import Literal
 
 from kspecpipe.fluxcal.templates import (
     IndexedModel,
-    parse_bosz_name,
+    parse_bosz_filename,
     read_index,
     store_index,
 )
@@ -244,5 +244,5 @@ def _index(folder: Path, resolution: int, names: Sequence[str]) -> None:
     for name in names:
         path = folder / name
         size = path.stat().st_size if path.exists() else None
-        models.append(IndexedModel(name, size, parse_bosz_name(name)))
+        models.append(IndexedModel(name, size, parse_bosz_filename(name)))
     store_index(folder, resolution, models)

@@ -112,7 +112,7 @@ def require_same_wavelength(spectra: FloatArray, response: FloatArray) -> None:
         )
 
 
-def apply_response(
+def apply_flux_calibration(
     spectra: Signal,
     observation: Observation,
     response: Signal,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from kspecpipe.fluxcal.containers import Photometry
 from kspecpipe.fluxcal.grid import BANDS
-from kspecpipe.fluxcal.photometry import ab_mag_to_flam, load_filter
+from kspecpipe.fluxcal.photometry import ab_mag_to_flam, load_filter_curve
 from kspecpipe.house_style import house_style
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 
@@ -44,7 +44,7 @@ def plot_calibration_summary(wavelength: FloatArray, response: Signal, stars: Ta
 
 
 @house_style()
-def plot_star_vectors(
+def plot_per_star_vectors(
     wavelength: FloatArray, response: Signal, vectors: FloatArray, names: Sequence[str]
 ) -> Figure:
     """Responses of the single stars, shape (nstar, nw), over the combined one."""
@@ -118,8 +118,8 @@ def plot_calibrated_spectrum(
         bands = [
             name for name, valid in zip(photometry.bands, photometry.valid, strict=True) if valid
         ]
-        place = np.array([load_filter(name).pivot_wavelength for name in bands])
-        width = np.array([load_filter(name).half_width for name in bands])
+        place = np.array([load_filter_curve(name).pivot_wavelength for name in bands])
+        width = np.array([load_filter_curve(name).half_width for name in bands])
         pairs = np.array([photometry.band(name) for name in bands]).reshape(-1, 2)
         level, error = ab_mag_to_flam(pairs[:, 0], place, pairs[:, 1])
         # The mean over a wide band need not lie on the spectrum: its width is shown.
@@ -181,7 +181,7 @@ def draw_residuals(
 
 def draw_photometry(axis: Axes, stars: Table, stem: str) -> None:
     """Draw observed minus model magnitudes; ``stem``: ``res`` before, ``fin`` after correction."""
-    place = [load_filter(band).effective_wavelength for band in BANDS]
+    place = [load_filter_curve(band).effective_wavelength for band in BANDS]
     order = np.argsort(place)
     for row in stars[np.asarray(stars["used"], bool)]:
         values = np.array([float(row[f"{stem}_{band}"]) for band in BANDS])

@@ -13,7 +13,7 @@ from kspecpipe.fluxcal.photometry import (
     MIN_COVERAGE,
     band_weights,
     fnu_to_ab_mag,
-    load_filters,
+    load_filter_curves,
 )
 from kspecpipe.signal import FloatArray
 
@@ -136,7 +136,7 @@ def grid_axes(wavelength: FloatArray) -> GridAxes:
     """
     coarse, fine = (_edges(wavelength[0], wavelength[-1], span) for span in (_COARSE, _FINE))
     bands = np.full((len(BANDS), wavelength.size), np.nan)
-    for row, curve in enumerate(load_filters(BANDS)):
+    for row, curve in enumerate(load_filter_curves(BANDS)):
         weights, coverage = band_weights(wavelength, curve)
         if coverage >= MIN_COVERAGE:
             bands[row] = weights

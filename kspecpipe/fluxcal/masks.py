@@ -95,6 +95,6 @@ def inside_regions(
     return inside
 
 
-def mask_coverage(wavelength: FloatArray, regions: Sequence[MaskRegion]) -> float:
+def mask_coverage_fraction(wavelength: FloatArray, regions: Sequence[MaskRegion]) -> float:
     """Part of the samples inside the regions; nearly all or none hints at a wrong unit."""
     return float(np.mean(inside_regions(wavelength, regions)))

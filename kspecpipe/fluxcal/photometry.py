@@ -77,7 +77,7 @@ def ab_mag_to_flam(
 
 
 @lru_cache(maxsize=32)
-def load_filter(name: str) -> FilterCurve:
+def load_filter_curve(name: str) -> FilterCurve:
     """Return a filter of `FILTERS`.
 
     Raises
@@ -91,14 +91,14 @@ def load_filter(name: str) -> FilterCurve:
     import speclite.filters
 
     theirs, vega_to_ab = FILTERS[name]
-    curve = speclite.filters.load_filter(theirs)
+    curve = speclite.filters.load_filter_curve(theirs)
     wavelength = np.array(curve.wavelength, float)
     return FilterCurve(name, wavelength, np.array(curve.response, float), vega_to_ab)
 
 
-def load_filters(names: Sequence[str]) -> tuple[FilterCurve, ...]:
+def load_filter_curves(names: Sequence[str]) -> tuple[FilterCurve, ...]:
     """Return several filters of `FILTERS`."""
-    return tuple(load_filter(name) for name in names)
+    return tuple(load_filter_curve(name) for name in names)
 
 
 def band_weights(wavelength: FloatArray, curve: FilterCurve) -> tuple[FloatArray, float]:
@@ -139,7 +139,9 @@ def band_weights(wavelength: FloatArray, curve: FilterCurve) -> tuple[FloatArray
     return _spread(node, share, wavelength), float(covered / total)
 
 
-def synthetic_magnitude(wavelength: FloatArray, flux: FloatArray, curve: FilterCurve) -> FloatArray:
+def synthetic_photometry(
+    wavelength: FloatArray, flux: FloatArray, curve: FilterCurve
+) -> FloatArray:
     """Synthetic AB magnitudes.
 
     Parameters
@@ -168,7 +170,7 @@ def synthetic_colour(
     wavelength: FloatArray, flux: FloatArray, first: FilterCurve, second: FilterCurve
 ) -> FloatArray:
     """Synthetic colour: magnitude in the first band minus that in the second [mag, AB]."""
-    return synthetic_magnitude(wavelength, flux, first) - synthetic_magnitude(
+    return synthetic_photometry(wavelength, flux, first) - synthetic_photometry(
         wavelength, flux, second
     )
 

@@ -80,7 +80,7 @@ class LibraryReport:
         return self.indexed > 0 and not self.missing and not self.truncated
 
 
-def parse_bosz_name(name: str) -> TemplateParameters:
+def parse_bosz_filename(name: str) -> TemplateParameters:
     """Read the parameters of a model from the name of its file.
 
     Raises
@@ -243,16 +243,22 @@ class TemplateLibrary:
             and feh[0] <= model.parameters.feh <= feh[1]
         )
 
+    @property
+    def grid_params(self) -> FloatArray:
+        """Teff [K], log g, [M/H] and [alpha/M] of all models, shape (n, 4)."""
+        rows = (model.parameters for model in self.models)
+        return np.array([(row.teff, row.logg, row.feh, row.alpha) for row in rows])
+
     def nearest(self, teff: float, logg: float, feh: float, alpha: float = 0.0) -> IndexedModel:
         """Return the nearest model, in units of 250 K, 0.5, 0.25 and 0.25 dex."""
-        wanted = np.array([teff, logg, feh, alpha]) / (250.0, 0.5, 0.25, 0.25)
-        place = np.array(
-            [
-                (m.parameters.teff, m.parameters.logg, m.parameters.feh, m.parameters.alpha)
-                for m in self.models
-            ]
-        ) / (250.0, 0.5, 0.25, 0.25)
-        return self.models[int(np.argmin(((place - wanted) ** 2).sum(axis=1)))]
+        steps = (self.grid_params - np.array([teff, logg, feh, alpha])) / (250.0, 0.5, 0.25, 0.25)
+        return self.models[int(np.argmin((steps**2).sum(axis=1)))]
+
+    def get_template(
+        self, teff: float, logg: float, feh: float, alpha: float = 0.0
+    ) -> StellarTemplate:
+        """Read the nearest model, see `nearest` and `load`."""
+        return self.load(self.nearest(teff, logg, feh, alpha))
 
     def load(self, model: IndexedModel) -> StellarTemplate:
         """Read one model over its full range.
@@ -356,7 +362,7 @@ def _scan(folder: Path, resolution: int) -> tuple[IndexedModel, ...]:
         match = _NAME.search(path.name)
         if match and int(match["resolution"]) == resolution:
             name = path.relative_to(folder).as_posix()
-            models.append(IndexedModel(name, path.stat().st_size, parse_bosz_name(path.name)))
+            models.append(IndexedModel(name, path.stat().st_size, parse_bosz_filename(path.name)))
     return tuple(models)
 
 
@@ -405,7 +411,7 @@ def _empty(folder: Path, resolution: int) -> str:
 def _row_model(row: dict[str, str]) -> IndexedModel:
     path = row["filepath"]
     size = row.get("bytes") or None
-    return IndexedModel(path, None if size is None else int(size), parse_bosz_name(path))
+    return IndexedModel(path, None if size is None else int(size), parse_bosz_filename(path))
 
 
 def _wave_path(folder: Path, resolution: int) -> Path:

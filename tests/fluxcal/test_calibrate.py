@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kspecpipe.errors import RecipeError
-from kspecpipe.fluxcal import apply_response, calibrate_fluxes, history_lines, summarise
+from kspecpipe.fluxcal import apply_flux_calibration, calibrate_fluxes, history_lines, summarise
 from kspecpipe.fluxcal.catalogue import parse_refcat2
 from kspecpipe.fluxcal.exposure import Standards
 from kspecpipe.fluxcal.figures import (
@@ -14,8 +14,8 @@ from kspecpipe.fluxcal.figures import (
     plot_calibration_residuals,
     plot_calibration_summary,
     plot_grey_scales,
+    plot_per_star_vectors,
     plot_photometric_residuals,
-    plot_star_vectors,
     plot_template_match,
 )
 from kspecpipe.signal import DQ, Signal
@@ -120,15 +120,15 @@ def test_telluric_bands_are_bridged_and_flagged_not_zero(three, response_of):
 
 def test_calibrated_standards_have_the_colours_of_the_catalogue(three, observe):
     scene = observe(STARS)
-    flux = apply_response(scene.spectra, scene.observation, three.response)
-    from kspecpipe.fluxcal.catalogue import photometry_of_row
-    from kspecpipe.fluxcal.photometry import load_filter, synthetic_magnitude
+    flux = apply_flux_calibration(scene.spectra, scene.observation, three.response)
+    from kspecpipe.fluxcal.catalogue import photometry_from_catalog_row
+    from kspecpipe.fluxcal.photometry import load_filter_curve, synthetic_photometry
 
     wave = scene.observation.wavelength
     for row in range(3):
-        bands = [load_filter(name) for name in ("ps1_r", "ps1_i")]
-        seen = np.diff([synthetic_magnitude(wave, flux.value[row], b) for b in bands])[0]
-        photometry = photometry_of_row(scene.catalogue, row)
+        bands = [load_filter_curve(name) for name in ("ps1_r", "ps1_i")]
+        seen = np.diff([synthetic_photometry(wave, flux.value[row], b) for b in bands])[0]
+        photometry = photometry_from_catalog_row(scene.catalogue, row)
         # The i band holds the A band of oxygen, which is not corrected in the spectra.
         assert seen == pytest.approx(-photometry.colour("ps1_r", "ps1_i"), abs=0.08)
 
@@ -281,7 +281,7 @@ def test_every_figure_shows_what_it_is_given(three):
     flux = Signal.of(fit.model, (0.01 * fit.model) ** 2)
     figures = [
         plot_calibration_summary(wave, three.response, three.stars),
-        plot_star_vectors(wave, three.response, vectors, names),
+        plot_per_star_vectors(wave, three.response, vectors, names),
         plot_calibration_residuals(wave, three.response, vectors, names),
         plot_photometric_residuals(three.stars),
         plot_template_match(wave, fit.observed.value, fit.model, vectors[0], "star"),

@@ -13,7 +13,7 @@ from kspecpipe.fluxcal.catalogue import (
     is_variable,
     match_positions,
     parse_refcat2,
-    photometry_of_row,
+    photometry_from_catalog_row,
     positions,
 )
 from kspecpipe.fluxcal.photometry import FILTERS
@@ -34,7 +34,7 @@ def star(**changes):
 
 
 def test_vega_magnitudes_become_ab_and_ab_stay(catalogue_of):
-    photometry = photometry_of_row(catalogue_of(star()), 0)
+    photometry = photometry_from_catalog_row(catalogue_of(star()), 0)
     true = catalogue_magnitudes(star())
     assert photometry.band("gaia_rp")[0] == pytest.approx(true["RP"] + 0.377, abs=1e-3)
     assert photometry.band("ps1_r")[0] == pytest.approx(true["r"], abs=1e-3)
@@ -45,7 +45,7 @@ def test_vega_magnitudes_become_ab_and_ab_stay(catalogue_of):
 
 def test_magnitudes_of_99_and_errors_of_9_9_are_missing():
     text = "RA,Dec,g,dg,r,dr,i,di,z,dz\n1,2,99.0,0.01,15.0,9.9,0,0,14.5,0.02\n"
-    photometry = photometry_of_row(parse_refcat2(text), 0)
+    photometry = photometry_from_catalog_row(parse_refcat2(text), 0)
     assert photometry.band("ps1_z") == (14.5, 0.02)
     assert photometry.valid.sum() == 1
 
@@ -54,7 +54,7 @@ def test_columns_may_come_in_any_order_with_blanks_and_a_commented_header():
     text = "# Dec , RA , dr , r \n-30,10, 0.02, 15.5\n# a remark, of two words\n"
     table = parse_refcat2(text)
     assert len(table) == 1
-    assert photometry_of_row(table, 0).band("ps1_r") == (15.5, 0.02)
+    assert photometry_from_catalog_row(table, 0).band("ps1_r") == (15.5, 0.02)
 
 
 def test_a_catalogue_may_be_a_table_of_a_fits_file(tmp_path):
@@ -66,10 +66,10 @@ def test_a_catalogue_may_be_a_table_of_a_fits_file(tmp_path):
     table.write(tmp_path / "c.fits.gz")
     found, expected = read_catalogue(tmp_path / "c.fits.gz"), parse_refcat2(text.read_text())
     np.testing.assert_allclose(positions(found, 60000.0), positions(expected, 60000.0))
-    first, second = (photometry_of_row(found, row) for row in range(2))
+    first, second = (photometry_from_catalog_row(found, row) for row in range(2))
     assert not first.valid[first.bands.index("2mass_j")]
     assert not first.valid[first.bands.index("2mass_h")]
-    np.testing.assert_allclose(second.magnitude, photometry_of_row(expected, 1).magnitude)
+    np.testing.assert_allclose(second.magnitude, photometry_from_catalog_row(expected, 1).magnitude)
 
 
 def test_a_fits_file_without_a_catalogue_is_refused_in_words(tmp_path):
@@ -143,6 +143,6 @@ def test_gaia_variables_and_giants_are_known_dwarfs_are_neither(catalogue_of):
         star(teff=5000.0, gaia=11.0, parallax=0.5),
         star(teff=6200.0, gaia=12.0, parallax=4.0),
     )
-    photometry = [photometry_of_row(table, row) for row in range(3)]
+    photometry = [photometry_from_catalog_row(table, row) for row in range(3)]
     assert [is_variable(p) for p in photometry] == [True, False, False]
     assert [is_giant(p) for p in photometry] == [False, True, False]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kspecpipe.fluxcal.combine import CombineOptions, combine_vectors
+from kspecpipe.fluxcal.combine import CombineOptions, combine_calibration_vectors
 
 WAVE = np.linspace(0, 1, 400)
 CURVE = -35.0 + 0.5 * np.sin(3 * WAVE)
@@ -22,7 +22,9 @@ def stars(grey, bumps=None, noise=0.0, seed=0):
 def combine(rows, sigma=0.01, options=None):
     variance = np.full(rows.shape, sigma**2)
     good = np.ones(rows.shape, bool)
-    return combine_vectors(rows, variance, good, variance / 2, options or CombineOptions())
+    return combine_calibration_vectors(
+        rows, variance, good, variance / 2, options or CombineOptions()
+    )
 
 
 def test_equal_stars_give_their_response():
@@ -92,7 +94,9 @@ def test_noise_of_the_blue_end_is_no_scatter_of_the_stars():
     pulls = []
     for _ in range(40):
         rows = CURVE + rng.normal(0, sigma, (3, WAVE.size))
-        found = combine_vectors(rows, variance, np.ones(rows.shape, bool), variance, options)
+        found = combine_calibration_vectors(
+            rows, variance, np.ones(rows.shape, bool), variance, options
+        )
         pulls.append((found.log_response - CURVE) / np.sqrt(found.variance))
     assert 0.85 < np.std(np.array(pulls)[:, WAVE > 0.2]) < 1.1
 
@@ -101,7 +105,7 @@ def test_a_precise_star_counts_more():
     rows = stars([0, 0], bumps=[0.0, 0.02])
     variance = np.repeat([[0.001**2], [0.1**2]], WAVE.size, axis=1)
     good = np.ones(rows.shape, bool)
-    found = combine_vectors(rows, variance, good, variance, CombineOptions())
+    found = combine_calibration_vectors(rows, variance, good, variance, CombineOptions())
     assert found.shape_rms[0] < 0.01 * found.shape_rms[1]
 
 
@@ -111,14 +115,14 @@ def test_stars_that_end_early_do_not_count_beyond():
     good = np.ones(rows.shape, bool)
     good[1, 300:] = False
     variance = np.full(rows.shape, 1e-4)
-    found = combine_vectors(rows, variance, good, variance, CombineOptions())
+    found = combine_calibration_vectors(rows, variance, good, variance, CombineOptions())
     np.testing.assert_allclose(found.log_response[:300], CURVE[:300], atol=1e-9)
     np.testing.assert_allclose(found.log_response[300:], CURVE[300:], atol=1e-3)
 
 
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="differ in shape"):
-        combine_vectors(
+        combine_calibration_vectors(
             np.zeros((2, 5)),
             np.zeros((2, 5)),
             np.ones((1, 5), bool),

@@ -10,7 +10,7 @@ from kspecpipe.fluxcal.masks import (
     MaskRegion,
     combine_regions,
     inside_regions,
-    mask_coverage,
+    mask_coverage_fraction,
     parse_mask_regions,
 )
 from kspecpipe.fluxcal.reddening import reddening_law
@@ -20,7 +20,7 @@ from kspecpipe.fluxcal.reddening import reddening_law
 def test_the_shipped_regions_can_be_read_and_leave_most_of_the_spectrum(name, static):
     regions = parse_mask_regions((static / name).read_text())
     assert len(regions) >= 10
-    assert 0.03 < mask_coverage(np.arange(3800.0, 8900.0), regions) < 0.35
+    assert 0.03 < mask_coverage_fraction(np.arange(3800.0, 8900.0), regions) < 0.35
 
 
 @pytest.mark.parametrize(

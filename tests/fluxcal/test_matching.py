@@ -107,12 +107,12 @@ def test_the_right_model_needs_no_correction(grid):
 
 def test_reddening_is_found_from_the_colours(grid):
     """Bands are reddened by integration over the template, not by the fit's own weights."""
-    from kspecpipe.fluxcal.photometry import load_filter, synthetic_magnitude
+    from kspecpipe.fluxcal.photometry import load_filter_curve, synthetic_photometry
 
     dust = 10 ** (-0.4 * 0.15 * reddening_law(grid.sed_wavelength))
     change = [
-        synthetic_magnitude(grid.sed_wavelength, grid.sed[5] * dust, load_filter(b))
-        - synthetic_magnitude(grid.sed_wavelength, grid.sed[5], load_filter(b))
+        synthetic_photometry(grid.sed_wavelength, grid.sed[5] * dust, load_filter_curve(b))
+        - synthetic_photometry(grid.sed_wavelength, grid.sed[5], load_filter_curve(b))
         for b in BANDS
     ]
     photometry = magnitudes(grid, 5)

@@ -12,7 +12,7 @@ from kspecpipe.fluxcal.templates import (
     TemplateLibrary,
     check_library,
     index_path,
-    parse_bosz_name,
+    parse_bosz_filename,
     read_index,
     write_index,
 )
@@ -29,7 +29,7 @@ def tree(tmp_path):
 
 
 def test_a_name_tells_the_parameters():
-    found = parse_bosz_name(
+    found = parse_bosz_filename(
         "r10000/m-0.75/bosz2024_ap_t7500_g+3.5_m-0.75_a+0.25_c-0.10_v1_r10000_resam.txt.gz"
     )
     assert (found.teff, found.logg, found.feh, found.alpha, found.carbon) == (
@@ -41,7 +41,7 @@ def test_a_name_tells_the_parameters():
     )
     assert (found.vmicro, found.atmosphere) == (1.0, "ap")
     with pytest.raises(ValueError, match="no name"):
-        parse_bosz_name("bosz2024_wave_r10000.txt")
+        parse_bosz_filename("bosz2024_wave_r10000.txt")
 
 
 def test_the_index_lists_every_model_and_is_read_back(tree):
@@ -55,7 +55,7 @@ def test_the_index_lists_every_model_and_is_read_back(tree):
 
 def test_surface_flux_is_four_pi_times_the_eddington_flux_on_the_shared_wavelengths(tree):
     library = TemplateLibrary(tree)
-    template = library.load(library.nearest(6450.0, 4.0, -0.1))
+    template = library.get_template(6450.0, 4.0, -0.1)
     assert template.parameters.teff == 6500
     flux, continuum = eddington_flux(template.wavelength, (6500.0, 4.0, 0.0), 500)
     np.testing.assert_allclose(template.flux, 4 * np.pi * flux, rtol=1e-4)
@@ -66,6 +66,8 @@ def test_models_are_selected_without_reading_them(tree):
     library = TemplateLibrary(tree)
     for path in tree.rglob("*.gz"):
         path.write_bytes(b"x" * path.stat().st_size)
+    assert library.grid_params.shape == (4, 4)
+    assert sorted(set(library.grid_params[:, 0])) == [5500, 6500]
     assert len(library.query(teff=(6000, 7000))) == 2
     assert len(library.query(teff=(6000, 7000), feh=(-0.1, 0.1))) == 1
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from kspecpipe.fluxcal.catalogue import match_positions, parse_refcat2, photometry_of_row
+from kspecpipe.fluxcal.catalogue import match_positions, parse_refcat2, photometry_from_catalog_row
 from kspecpipe.fluxcal.templates import check_library
 from kspecpipe.simulate import FrameCounts, NightPlan, Traps, simulate_night
 from kspecpipe.simulate.exposure import open_dome, take_frame
@@ -52,7 +52,7 @@ def test_catalogue_has_every_star_at_its_fibre_among_others(night):
     assert (found >= 0).all()
     assert (distance < 0.01).all()
     for row, index in zip(found, rows, strict=True):
-        gaia = photometry_of_row(catalogue, int(row)).band("gaia_g")
+        gaia = photometry_from_catalog_row(catalogue, int(row)).band("gaia_g")
         assert abs(gaia[0] - 0.122 - fibres.stars[index].gaia) < 5 * gaia[1]
 
 
