@@ -91,7 +91,7 @@ def load_filter_curve(name: str) -> FilterCurve:
     import speclite.filters
 
     theirs, vega_to_ab = FILTERS[name]
-    curve = speclite.filters.load_filter_curve(theirs)
+    curve = speclite.filters.load_filter(theirs)
     wavelength = np.array(curve.wavelength, float)
     return FilterCurve(name, wavelength, np.array(curve.response, float), vega_to_ab)
 

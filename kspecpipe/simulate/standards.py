@@ -314,7 +314,7 @@ def _magnitudes_of(star: StandardStar) -> dict[str, float]:
     light = _apparent(wave, star, 2000.0)
     magnitudes = {}
     for column, name, _ in _BANDS:
-        curve = speclite.filters.load_filter_curve(name)
+        curve = speclite.filters.load_filter(name)
         seen = np.interp(wave, curve.wavelength, curve.response, left=0, right=0)
         # The samples are even in the logarithm: the step is proportional to the wavelength.
         mean = np.sum(light * seen * wave**2) / np.sum(seen) / 2.99792458e18

@@ -60,7 +60,7 @@ def test_a_star_has_its_gaia_magnitude_and_reddening_dims_the_blue_most():
 
 def test_magnitudes_are_those_of_the_spectrum():
     star = StandardStar(6000.0, 4.3, -0.5, 15.0, velocity=100.0)
-    curve = speclite.filters.load_filter_curve("panstarrs-r")
+    curve = speclite.filters.load_filter("panstarrs-r")
     wave = np.arange(5200.0, 7200.0, 0.5)
     # Air and vacuum differ by 1.7 Angstrom here, which changes r by less than a millimagnitude.
     seen = np.interp(wave, curve.wavelength, curve.response, left=0, right=0)

@@ -148,8 +148,8 @@ def test_orientation_cards_follow_the_rule_of_the_instrument(tmp_path, flips):
     text=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=200),
 )
 def test_strings_of_any_length_are_read_back(keyword, text):
-    if "&" in text:
-        text = text.replace("&", "+")
+    # An ampersand may mean that a text goes on; astropy takes a quote before a slash for its end.
+    text = text.replace("&", "+").replace("'/", "'+")
     cards = format_card(keyword, text)
     assert all(len(card) == 80 for card in cards)
     header = fits.Header.fromstring("".join(cards))
