@@ -103,8 +103,12 @@ def draw_identification(error: IdentificationError) -> Figure:
 def save(figure: Figure, target: Path | BinaryIO) -> None:
     """Write a picture to a file of any type that matplotlib knows, or as PNG to a stream."""
     FigureCanvasAgg(figure)
+    # Half the time for a twentieth more of space; other types know no such option.
+    options: dict[str, Any] = (
+        {} if isinstance(target, Path) else {"pil_kwargs": {"compress_level": 3}}
+    )
     with house_style():
-        figure.savefig(target)
+        figure.savefig(target, **options)
 
 
 def show(figure: Figure) -> None:
