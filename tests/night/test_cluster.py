@@ -25,13 +25,24 @@ def cluster(camera):
     place = camera.folder / "scheduler.json"
     options = ["--host", "127.0.0.1", "--scheduler-file", str(place), "--no-dashboard"]
     scheduler = subprocess.Popen([*DASK, "scheduler", "--port", "0", *options], **QUIET)
+    address = address_in(place)
     command = [*DASK, "worker", "--nthreads", "1", "--no-nanny", *options]
     workers = [subprocess.Popen(command, cwd=camera.folder, **QUIET) for _ in range(2)]
-    assert appears(place)
-    yield json.loads(place.read_text())["address"], scheduler, workers
+    yield address, scheduler, workers
     for process in (*workers, scheduler):
         process.kill()
         process.wait(timeout=30)
+
+
+def address_in(place, patience=60.0):
+    """Wait until a scheduler has written its file: for a moment it is there and empty."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return json.loads(place.read_text())["address"]
+        except (FileNotFoundError, ValueError):
+            assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def appears(path, pattern=None, patience=60.0):
