@@ -129,13 +129,9 @@ def reduce_exposure(
     gridded = _on_grid(even, wavelength, lsf, sky_fibres, grid, parameters)
     native = gridded.native_sky.scale(response.value)
     reduced = _flag_low(gridded.reduced, table, parameters.min_throughput)
-    used = gridded.used
     changed = _changed(gridded.matching, table)
-    lost = changed & ~(
-        gridded.matching.scale * fibres.divisor(table)[:, 0] >= parameters.min_throughput
-    )
     spectra, reduced = (
-        part.flag(np.broadcast_to(lost[:, None], part.shape), DQ.LOW_THROUGHPUT)
+        _flag_lost(part, changed, gridded.matching, table, parameters.min_throughput)
         for part in (spectra, reduced)
     )
     lsf_on_grid = _lsf_on_grid(lsf, wavelength, grid)
@@ -166,16 +162,14 @@ def reduce_exposure(
     return ReducedExposure(
         *products,
         usable=float(np.mean(spectra.good[live])) if live.any() else 0.0,
-        sky_fibres=int(used.sum()),
+        sky_fibres=int(gridded.used.sum()),
         dropped=tuple(int(number) for number in table["FIBRE_ID"][gridded.dropped]),
         changed=tuple(
-            (int(number), float(scale))
-            for number, scale in zip(
-                table["FIBRE_ID"][changed], gridded.matching.scale[changed], strict=True
-            )
+            (int(table["FIBRE_ID"][i]), float(gridded.matching.scale[i]))
+            for i in np.flatnonzero(changed)
         ),
         negative=int((_targets(table) & ~gridded.dropped & _negative(reduced, gridded.sky)).sum()),
-        sky_residual=_pull_width(reduced, used) if used.sum() > 1 else None,
+        sky_residual=_pull_width(reduced, gridded.used) if gridded.used.sum() > 1 else None,
         snr=median_snr(reduced, table),
         lines=difference,
     )
@@ -226,6 +220,14 @@ def _changed(matching: Matching, table: Table) -> BoolArray:
     """Find targets whose sky lines show clearly more or less light than their throughput."""
     off = np.abs(matching.scale - 1)
     return _targets(table) & (off > _CHANGED) & (off > _CLEARLY * matching.scale_error)
+
+
+def _flag_lost(
+    signal: Signal, changed: BoolArray, matching: Matching, table: Table, least: float
+) -> Signal:
+    """Flag fibres that have changed until next to nothing passes them."""
+    lost = changed & ~(matching.scale * fibres.divisor(table)[:, 0] >= least)
+    return signal.flag(np.broadcast_to(lost[:, None], signal.shape), DQ.LOW_THROUGHPUT)
 
 
 def _targets(table: Table) -> BoolArray:
