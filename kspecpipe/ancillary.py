@@ -96,7 +96,7 @@ def static_line_list(name: str) -> LineList:
     return parse_line_list(static_text(name))
 
 
-def read_catalogue(path: Path) -> Table:
+def load_standard_star_catalog(path: Path) -> Table:
     """Read a catalogue of standard stars (ATLAS Refcat2 as CSV, or the first table of a FITS)."""
     from kspecpipe.fluxcal.catalogue import parse_refcat2, require_refcat2
     from kspecpipe.io import read_table
@@ -137,7 +137,7 @@ def read_templates(path: Path) -> TemplateGrid:
 def check_user_file(path: Path, tag: str) -> None:
     """Look into a file of the user's own that can be wrong in ways worth telling early."""
     if tag == "STD_CATALOG":
-        read_catalogue(path)
+        load_standard_star_catalog(path)
     elif tag == "TEMPLATES":
         open_templates(path)
 

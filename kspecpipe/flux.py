@@ -173,7 +173,7 @@ def response_product(
     exposure: FluxExposure, result: FluxCalibrationResult, curve: ExtinctionCurve
 ) -> Response:
     """Return the product that holds the response of an exposure and its stars."""
-    vectors = [vector.response for vector in result.vectors]
+    vectors = [vector.response for vector in result.per_star_vectors]
     m = result.metrics
     cards = {
         "FLUXCAL": True,

@@ -278,7 +278,7 @@ def _user_file(path: Path, spec: InputSpec, instrument: Instrument) -> Any:
     if spec.tag == "TELLURIC":
         return ancillary.read_transmission(path)
     if spec.tag == "STD_CATALOG":
-        return ancillary.read_catalogue(path)
+        return ancillary.load_standard_star_catalog(path)
     if spec.tag == "TEMPLATES":
         return ancillary.read_templates(path)
     return path

@@ -35,7 +35,7 @@ from kspecpipe.fluxcal import (
     Limits,
     TemplateGrid,
     calibrate_fluxes,
-    summarise,
+    summarize_calibration,
 )
 from kspecpipe.fluxcal.broaden import describe_coarse_library
 from kspecpipe.fluxcal.extinction import ExtinctionCurve
@@ -254,7 +254,7 @@ class Fluxcal(BaseRecipe):
                 raise
             self.log.warning("%s: %s", name, error)
             return None, {}
-        for line in summarise(result).splitlines():
+        for line in summarize_calibration(result).splitlines():
             self.log.info("%s: %s", name, line.strip())
         return response_product(exposure, result, curve), result.metrics
 

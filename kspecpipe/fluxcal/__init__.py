@@ -4,7 +4,7 @@ Numbers come in and go out as arrays; only `templates` and `download` read and w
 them text or a cache of parsed text. Figures are in `figures`, which alone needs matplotlib.
 """
 
-from kspecpipe.fluxcal.calibrate import calibrate_fluxes
+from kspecpipe.fluxcal.calibration import calibrate_fluxes
 from kspecpipe.fluxcal.catalogue import match_positions, parse_refcat2, photometry_from_catalog_row
 from kspecpipe.fluxcal.containers import (
     CalibrationVector,
@@ -26,7 +26,7 @@ from kspecpipe.fluxcal.exposure import (
 from kspecpipe.fluxcal.grid import TemplateGrid
 from kspecpipe.fluxcal.masks import MaskRegion, combine_regions, parse_mask_regions
 from kspecpipe.fluxcal.options import FluxcalOptions, Limits
-from kspecpipe.fluxcal.qc import history_lines, quality_metrics, summarise
+from kspecpipe.fluxcal.qc import history_lines, quality_metrics, summarize_calibration
 from kspecpipe.fluxcal.templates import TemplateLibrary, check_library, write_index
 
 __all__ = [
@@ -57,6 +57,6 @@ __all__ = [
     "quality_metrics",
     "require_same_wavelength",
     "require_uncalibrated",
-    "summarise",
+    "summarize_calibration",
     "write_index",
 ]

@@ -88,7 +88,7 @@ def find_candidates(
     for k, fibre in enumerate(standards.fibre):
         found = rows[k] >= 0
         photometry = (
-            photometry_from_catalog_row(catalogue, int(rows[k])) if found else _NO_PHOTOMETRY
+            photometry_from_catalog_row(catalogue[int(rows[k])]) if found else _NO_PHOTOMETRY
         )
         separation = float(distance[k])
         candidates.append(
@@ -107,11 +107,11 @@ def find_candidates(
 
 def _reason(photometry: Photometry, separation: float, limits: Limits) -> str:
     """Say why the catalogue speaks against a star."""
-    if not photometry.bands and not np.isfinite(separation):
+    if not photometry.filter_names and not np.isfinite(separation):
         return "the fibre has no coordinates"
-    if not photometry.bands and separation <= limits.radius:
+    if not photometry.filter_names and separation <= limits.radius:
         return "its star in the catalogue is nearer to another fibre"
-    if not photometry.bands:
+    if not photometry.filter_names:
         return f"not in the catalogue: the nearest star is {separation:.1f} arcsec away"
     if not photometry.valid.any():
         return "no magnitude in any band"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from astropy.io import ascii as text_tables
-from astropy.table import Table
+from astropy.table import Row, Table
 
 from kspecpipe.errors import InputError
 from kspecpipe.fluxcal.containers import Photometry
-from kspecpipe.fluxcal.photometry import FILTERS
+from kspecpipe.fluxcal.photometry import FILTER_INFO
 from kspecpipe.signal import FloatArray, IntArray
 
 #: Columns of magnitude and error of each band.
@@ -25,12 +27,11 @@ REFCAT2_BANDS = {
     "2mass_k": ("K", "dK"),
 }
 _META = {
-    "objid": "objid",
     "ra": "RA",
     "dec": "Dec",
     "parallax": "plx",
     "parallax_error": "dplx",
-    "teff_catalogue": "Teff",
+    "teff_catalog": "Teff",
     "dupvar": "dupvar",
     "a_gaia": "AGaia",
     "a_g": "Ag",
@@ -108,7 +109,9 @@ def require_refcat2(table: Table) -> Table:
     return named
 
 
-def photometry_from_catalog_row(catalogue: Table, row: int) -> Photometry:
+def photometry_from_catalog_row(
+    row: Row, filter_names: Sequence[str] = tuple(REFCAT2_BANDS)
+) -> Photometry:
     """Return the AB magnitudes of one star.
 
     Vega magnitudes become AB magnitudes; a magnitude of 99 or more, an error of 9.9 or more, and
@@ -116,25 +119,25 @@ def photometry_from_catalog_row(catalogue: Table, row: int) -> Photometry:
 
     Parameters
     ----------
-    catalogue : Table
-        As `parse_refcat2` returns it.
-    row : int
-        Index of the star.
+    row : Row
+        Of a table as `parse_refcat2` returns it: ``catalogue[3]``.
+    filter_names : sequence of str
+        Bands of `REFCAT2_BANDS` to take.
 
     Returns
     -------
     Photometry
-        All bands of `REFCAT2_BANDS`, NaN where there is nothing.
+        NaN where there is nothing.
     """
-    magnitude = np.full(len(REFCAT2_BANDS), np.nan)
-    error = np.full(len(REFCAT2_BANDS), np.nan)
-    for index, (band, (value, uncertainty)) in enumerate(REFCAT2_BANDS.items()):
-        m, e = _number(catalogue, value, row), _number(catalogue, uncertainty, row)
+    magnitude = np.full(len(filter_names), np.nan)
+    error = np.full(len(filter_names), np.nan)
+    for index, band in enumerate(filter_names):
+        m, e = (_number(row, column) for column in REFCAT2_BANDS[band])
         if abs(m) < _NO_MAGNITUDE and m != 0 and 0 < e < _NO_ERROR:
-            magnitude[index], error[index] = m + FILTERS[band][1], e
-    meta = {key: _number(catalogue, column, row) for key, column in _META.items() if key != "objid"}
-    name = str(catalogue["objid"][row]) if "objid" in catalogue.colnames else f"row {row + 1}"
-    return Photometry(tuple(REFCAT2_BANDS), magnitude, error, {"objid": name, **meta})
+            magnitude[index], error[index] = m + FILTER_INFO[band].vega_to_ab, e
+    meta = {key: _number(row, column) for key, column in _META.items()}
+    name = str(row["objid"]) if "objid" in row.colnames else f"row {row.index + 1}"
+    return Photometry(tuple(filter_names), magnitude, error, {"objid": name, **meta})
 
 
 def positions(catalogue: Table, mjd: float) -> tuple[FloatArray, FloatArray]:
@@ -218,9 +221,9 @@ def is_giant(photometry: Photometry, *, margin: float = 3.0) -> bool:
     """
     parallax = photometry.meta.get("parallax", np.nan)
     error = photometry.meta.get("parallax_error", np.nan)
-    vega = FILTERS["gaia_bp"][1] - FILTERS["gaia_rp"][1]
+    vega = FILTER_INFO["gaia_bp"].vega_to_ab - FILTER_INFO["gaia_rp"].vega_to_ab
     colour = photometry.colour("gaia_bp", "gaia_rp") - vega
-    brightness = photometry.band("gaia_g")[0] - FILTERS["gaia_g"][1]
+    brightness = photometry.get_band("gaia_g")[0] - FILTER_INFO["gaia_g"].vega_to_ab
     known = np.isfinite([parallax, error, colour, brightness]).all()
     if not known or colour < _COOL or parallax <= 0 or not 0 < error < parallax / 3:
         return False
@@ -245,15 +248,15 @@ def _column(catalogue: Table, name: str) -> FloatArray:
     try:
         numbers = np.ma.filled(np.ma.asarray(catalogue[name]).astype(float), np.nan)
     except ValueError:
-        return np.array([_number(catalogue, name, row) for row in range(len(catalogue))])
+        return np.array([_number(row, name) for row in catalogue])
     return np.asarray(numbers)
 
 
-def _number(catalogue: Table, name: str, row: int) -> float:
+def _number(row: Row, name: str) -> float:
     """One entry as a number; NaN where there is none."""
-    if name not in catalogue.colnames or catalogue[name][row] is np.ma.masked:
+    if name not in row.colnames or row[name] is np.ma.masked:
         return float("nan")
     try:
-        return float(catalogue[name][row])
+        return float(row[name])
     except ValueError:
         return float("nan")

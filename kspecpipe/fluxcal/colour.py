@@ -113,7 +113,7 @@ class ColourFit:
     share: FloatArray
 
 
-def estimate_teff(grid: TemplateGrid, photometry: Photometry) -> TeffEstimate | None:
+def estimate_teff_from_colors(grid: TemplateGrid, photometry: Photometry) -> TeffEstimate | None:
     """Estimate the temperature from the best colour there is.
 
     The relation is a cubic fitted to the library's own synthetic colours, so that it can have no
@@ -258,7 +258,7 @@ def predicted_residual(
 
 
 def _measured(photometry: Photometry) -> BoolArray:
-    return np.isfinite([photometry.band(name)[0] for name in BANDS])
+    return np.isfinite([photometry.get_band(name)[0] for name in BANDS])
 
 
 def _teff_from(
@@ -298,7 +298,8 @@ def _amplitude(wavelength: FloatArray, options: ColourOptions) -> FloatArray:
 
 def _shares(grid: TemplateGrid, index: IntArray) -> FloatArray:
     """Part of each band's light from each coarse bin, shape (n, nband, nbin)."""
-    weights = [band_weights(grid.sed_wavelength, curve)[0] for curve in load_filter_curves(BANDS)]
+    curves = load_filter_curves(BANDS).values()
+    weights = [band_weights(grid.sed_wavelength, curve)[0] for curve in curves]
     light = grid.sed[index][:, None, :] * np.array(weights)
     total = light.sum(axis=2, keepdims=True)
     share: FloatArray = light / np.where(total > 0, total, 1.0)
@@ -306,7 +307,7 @@ def _shares(grid: TemplateGrid, index: IntArray) -> FloatArray:
 
 
 def _band_errors(photometry: Photometry, options: ColourOptions) -> FloatArray:
-    error = np.array([photometry.band(name)[1] for name in BANDS])
+    error = np.array([photometry.get_band(name)[1] for name in BANDS])
     infrared = np.array([name.startswith("2mass") for name in BANDS])
     floor = np.where(infrared, options.infrared_floor, options.floor)
     return np.asarray(np.hypot(error, floor))
@@ -320,7 +321,7 @@ def _fit_bands(
     use: BoolArray,
 ) -> ColourFit:
     share = _shares(grid, index)
-    observed = np.array([photometry.band(name)[0] for name in BANDS])
+    observed = np.array([photometry.get_band(name)[0] for name in BANDS])
     difference = observed - grid.magnitude[index]
     wavelength = grid.sed_wavelength
     law = share @ reddening_law(wavelength)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,45 +66,49 @@ class Photometry:
 
     Parameters
     ----------
-    bands : tuple of str
+    filter_names : tuple of str
         Names, for instance ``ps1_g``.
-    magnitude, error : ndarray, shape (nband,)
+    magnitudes, mag_errors : ndarray, shape (nband,)
         AB magnitudes and their errors [mag].
     meta : mapping
-        ``objid``, ``ra``, ``dec``, ``parallax`` and what else the catalogue tells.
+        ``objid``, ``ra``, ``dec``, ``teff_catalog``, ``a_gaia``, ``a_g``, ``parallax`` and what
+        else the catalogue tells.
     """
 
-    bands: tuple[str, ...]
-    magnitude: FloatArray
-    error: FloatArray
+    filter_names: tuple[str, ...]
+    magnitudes: FloatArray
+    mag_errors: FloatArray
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""
-        shape = (len(self.bands),)
-        if self.magnitude.shape != shape or self.error.shape != shape:
+        shape = (len(self.filter_names),)
+        if self.magnitudes.shape != shape or self.mag_errors.shape != shape:
             raise ValueError(
-                f"{len(self.bands)} bands, but magnitudes {self.magnitude.shape} "
-                f"and errors {self.error.shape}"
+                f"{len(self.filter_names)} bands, but magnitudes {self.magnitudes.shape} "
+                f"and errors {self.mag_errors.shape}"
             )
 
     @property
     def valid(self) -> BoolArray:
         """True for bands with a magnitude and a positive error."""
-        return np.isfinite(self.magnitude) & np.isfinite(self.error) & (self.error > 0)
+        known = np.isfinite(self.magnitudes) & np.isfinite(self.mag_errors)
+        return known & (self.mag_errors > 0)
 
-    def band(self, name: str) -> tuple[float, float]:
+    def valid_bands(self) -> tuple[str, ...]:
+        """Names of the bands with a magnitude and a positive error."""
+        return tuple(itertools.compress(self.filter_names, self.valid))
+
+    def get_band(self, name: str) -> tuple[float, float]:
         """Magnitude and error of one band [mag]; NaN if it was not measured."""
-        if name not in self.bands:
+        if name not in self.valid_bands():
             return float("nan"), float("nan")
-        index = self.bands.index(name)
-        if not self.valid[index]:
-            return float("nan"), float("nan")
-        return float(self.magnitude[index]), float(self.error[index])
+        index = self.filter_names.index(name)
+        return float(self.magnitudes[index]), float(self.mag_errors[index])
 
     def colour(self, first: str, second: str) -> float:
         """Difference of two bands [mag]."""
-        return self.band(first)[0] - self.band(second)[0]
+        return self.get_band(first)[0] - self.get_band(second)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,12 @@ class FilterCurve:
     vega_to_ab: float = 0.0
 
     @property
-    def effective_wavelength(self) -> float:
+    def system(self) -> str:
+        """Of the catalogue's magnitudes: AB or Vega."""
+        return "Vega" if self.vega_to_ab else "AB"
+
+    @property
+    def wave_eff(self) -> float:
         """Mean wavelength weighted by the transmission [Angstrom]."""
         weight = self.transmission * np.gradient(self.wavelength)
         return float(np.sum(weight * self.wavelength) / np.sum(weight))
@@ -143,7 +153,7 @@ class FilterCurve:
     def half_width(self) -> float:
         """Scatter of the wavelengths of the band's photons [Angstrom]."""
         weight = self.transmission * np.gradient(self.wavelength)
-        offset = self.wavelength - self.effective_wavelength
+        offset = self.wavelength - self.wave_eff
         return float(np.sqrt(np.sum(weight * offset**2) / np.sum(weight)))
 
     @property
@@ -160,15 +170,15 @@ class TemplateParameters:
     teff: float
     logg: float
     feh: float
-    alpha: float = 0.0
-    carbon: float = 0.0
+    alpha_m: float = 0.0
+    carbon_m: float = 0.0
     vmicro: float = 1.0
-    atmosphere: str = ""
+    atmos: str = ""
 
     @property
     def label(self) -> str:
         """Short text for tables and figures."""
-        return f"T{self.teff:.0f} g{self.logg:.1f} m{self.feh:+.2f} a{self.alpha:+.2f}"
+        return f"T{self.teff:.0f} g{self.logg:.1f} m{self.feh:+.2f} a{self.alpha_m:+.2f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +284,7 @@ class FluxCalibrationResult:
     metrics: Mapping[str, float]
 
     @property
-    def vectors(self) -> tuple[CalibrationVector, ...]:
+    def per_star_vectors(self) -> tuple[CalibrationVector, ...]:
         """Responses of the single stars."""
         return tuple(fit.vector for fit in self.fits)
 

@@ -96,7 +96,7 @@ def fit_continuum(
     return _clipped_fit(basis, flux, use, chosen)
 
 
-def normalise_continuum(
+def normalize_continuum(
     wavelength: FloatArray,
     flux: FloatArray,
     good: BoolArray,
@@ -107,7 +107,7 @@ def normalise_continuum(
     return flux / np.where(continuum > 0, continuum, np.nan), continuum
 
 
-def normalise_by_model(flux: FloatArray, continuum: FloatArray) -> FloatArray:
+def normalize_by_model(flux: FloatArray, continuum: FloatArray) -> FloatArray:
     """Divide a model by its own continuum, which a template carries."""
     return flux / np.where(continuum > 0, continuum, np.nan)
 

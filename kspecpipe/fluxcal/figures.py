@@ -115,12 +115,10 @@ def plot_calibrated_spectrum(
     axes[0].fill_between(wavelength, flux.value - flux.error, flux.value + flux.error, alpha=0.3)
     axes[0].plot(wavelength, flux.value, lw=0.6)
     if photometry is not None:
-        bands = [
-            name for name, valid in zip(photometry.bands, photometry.valid, strict=True) if valid
-        ]
+        bands = photometry.valid_bands()
         place = np.array([load_filter_curve(name).pivot_wavelength for name in bands])
         width = np.array([load_filter_curve(name).half_width for name in bands])
-        pairs = np.array([photometry.band(name) for name in bands]).reshape(-1, 2)
+        pairs = np.array([photometry.get_band(name) for name in bands]).reshape(-1, 2)
         level, error = ab_mag_to_flam(pairs[:, 0], place, pairs[:, 1])
         # The mean over a wide band need not lie on the spectrum: its width is shown.
         axes[0].errorbar(place, level, error, width, fmt="o")
@@ -181,7 +179,7 @@ def draw_residuals(
 
 def draw_photometry(axis: Axes, stars: Table, stem: str) -> None:
     """Draw observed minus model magnitudes; ``stem``: ``res`` before, ``fin`` after correction."""
-    place = [load_filter_curve(band).effective_wavelength for band in BANDS]
+    place = [load_filter_curve(band).wave_eff for band in BANDS]
     order = np.argsort(place)
     for row in stars[np.asarray(stars["used"], bool)]:
         values = np.array([float(row[f"{stem}_{band}"]) for band in BANDS])

@@ -64,7 +64,7 @@ class TemplateGrid:
     @property
     def table(self) -> FloatArray:
         """Teff, logg, [M/H], [alpha/M] of each model, shape (n, 4)."""
-        return np.array([(p.teff, p.logg, p.feh, p.alpha) for p in self.parameters])
+        return np.array([(p.teff, p.logg, p.feh, p.alpha_m) for p in self.parameters])
 
     def colour(self, first: str, second: str) -> FloatArray:
         """Synthetic colours of all models, shape (n,) [mag]."""
@@ -136,7 +136,7 @@ def grid_axes(wavelength: FloatArray) -> GridAxes:
     """
     coarse, fine = (_edges(wavelength[0], wavelength[-1], span) for span in (_COARSE, _FINE))
     bands = np.full((len(BANDS), wavelength.size), np.nan)
-    for row, curve in enumerate(load_filter_curves(BANDS)):
+    for row, curve in enumerate(load_filter_curves(BANDS).values()):
         weights, coverage = band_weights(wavelength, curve)
         if coverage >= MIN_COVERAGE:
             bands[row] = weights

@@ -13,7 +13,7 @@ from kspecpipe.fluxcal.colour import (
     ColourFit,
     ColourOptions,
     TeffEstimate,
-    estimate_teff,
+    estimate_teff_from_colors,
     fit_colours,
 )
 from kspecpipe.fluxcal.containers import Photometry
@@ -172,7 +172,7 @@ def select_candidates(teff: FloatArray, estimate: TeffEstimate | None, window: f
     return near if near.size else np.array([int(np.argmin(np.abs(above)))])
 
 
-def cross_correlate_velocity(
+def cross_correlate_rv(
     wavelength: FloatArray,
     star: FloatArray,
     model: FloatArray,
@@ -287,7 +287,7 @@ def select_best_template(
     TemplateMatch
         All candidates with their probabilities.
     """
-    estimate = estimate_teff(grid, photometry)
+    estimate = estimate_teff_from_colors(grid, photometry)
     index = select_candidates(grid.teff, estimate, options.window)
     velocity, peak_error, scale = _velocity_and_width(star, grid, index, estimate, options)
     models = _seen(star, grid, index, velocity, scale)
@@ -428,9 +428,7 @@ def _seen(
 def _line_shift(star: Star, model: FloatArray, options: MatchOptions) -> tuple[float, float]:
     """Velocity of a star relative to a model of shape (1, nw)."""
     observed, lines, _ = _line_pair(star, model, options)
-    return cross_correlate_velocity(
-        star.wavelength, observed, lines, max_velocity=options.max_velocity
-    )
+    return cross_correlate_rv(star.wavelength, observed, lines, max_velocity=options.max_velocity)
 
 
 def _line_strength(star: Star, model: FloatArray, options: MatchOptions) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +18,31 @@ _LN_MAG = 0.4 * np.log(10.0)
 #: Least part of a band's transmission that a spectrum must cover.
 MIN_COVERAGE = 0.999
 
-#: Our names: name in speclite, and what to add to Vega magnitudes to have AB magnitudes, which is
-#: the AB magnitude of CALSPEC's Vega (alpha_lyr_stis_011) in the band; a test integrates it.
-FILTERS: dict[str, tuple[str, float]] = {
-    "ps1_g": ("panstarrs-g", 0.0),
-    "ps1_r": ("panstarrs-r", 0.0),
-    "ps1_i": ("panstarrs-i", 0.0),
-    "ps1_z": ("panstarrs-z", 0.0),
-    "ps1_y": ("panstarrs-y", 0.0),
-    "gaia_g": ("gaiadr2-G", 0.122),
-    "gaia_bp": ("gaiadr2-BP", 0.059),
-    "gaia_rp": ("gaiadr2-RP", 0.377),
-    "gaia3_g": ("gaiadr3-G", 0.127),
-    "gaia3_bp": ("gaiadr3-BP", 0.023),
-    "gaia3_rp": ("gaiadr3-RP", 0.382),
-    "2mass_j": ("twomass-J", 0.908),
-    "2mass_h": ("twomass-H", 1.388),
-    "2mass_k": ("twomass-Ks", 1.860),
+
+class FilterInfo(NamedTuple):
+    """A filter's name in speclite, and what to add to Vega magnitudes to have AB magnitudes."""
+
+    speclite: str
+    vega_to_ab: float = 0.0
+
+
+#: Filters by our names. The offset is the AB magnitude of CALSPEC's Vega (alpha_lyr_stis_011) in
+#: the band, which a test integrates; 0 where catalogues give AB magnitudes.
+FILTER_INFO = {
+    "ps1_g": FilterInfo("panstarrs-g"),
+    "ps1_r": FilterInfo("panstarrs-r"),
+    "ps1_i": FilterInfo("panstarrs-i"),
+    "ps1_z": FilterInfo("panstarrs-z"),
+    "ps1_y": FilterInfo("panstarrs-y"),
+    "gaia_g": FilterInfo("gaiadr2-G", 0.122),
+    "gaia_bp": FilterInfo("gaiadr2-BP", 0.059),
+    "gaia_rp": FilterInfo("gaiadr2-RP", 0.377),
+    "gaia3_g": FilterInfo("gaiadr3-G", 0.127),
+    "gaia3_bp": FilterInfo("gaiadr3-BP", 0.023),
+    "gaia3_rp": FilterInfo("gaiadr3-RP", 0.382),
+    "2mass_j": FilterInfo("twomass-J", 0.908),
+    "2mass_h": FilterInfo("twomass-H", 1.388),
+    "2mass_k": FilterInfo("twomass-Ks", 1.860),
 }
 
 
@@ -78,27 +87,27 @@ def ab_mag_to_flam(
 
 @lru_cache(maxsize=32)
 def load_filter_curve(name: str) -> FilterCurve:
-    """Return a filter of `FILTERS`.
+    """Return a filter of `FILTER_INFO`.
 
     Raises
     ------
     ValueError
         If there is no such filter.
     """
-    if name not in FILTERS:
-        raise ValueError(f"no filter {name!r}; there are {', '.join(sorted(FILTERS))}")
+    if name not in FILTER_INFO:
+        raise ValueError(f"no filter {name!r}; there are {', '.join(sorted(FILTER_INFO))}")
     # Importing speclite takes longer than everything else that a recipe needs.
     import speclite.filters
 
-    theirs, vega_to_ab = FILTERS[name]
-    curve = speclite.filters.load_filter(theirs)
+    info = FILTER_INFO[name]
+    curve = speclite.filters.load_filter(info.speclite)
     wavelength = np.array(curve.wavelength, float)
-    return FilterCurve(name, wavelength, np.array(curve.response, float), vega_to_ab)
+    return FilterCurve(name, wavelength, np.array(curve.response, float), info.vega_to_ab)
 
 
-def load_filter_curves(names: Sequence[str]) -> tuple[FilterCurve, ...]:
-    """Return several filters of `FILTERS`."""
-    return tuple(load_filter_curve(name) for name in names)
+def load_filter_curves(names: Sequence[str]) -> dict[str, FilterCurve]:
+    """Return several filters of `FILTER_INFO` by name, in this order."""
+    return {name: load_filter_curve(name) for name in names}
 
 
 def band_weights(wavelength: FloatArray, curve: FilterCurve) -> tuple[FloatArray, float]:
@@ -166,7 +175,7 @@ def synthetic_photometry(
     return fnu_to_ab_mag(flux[..., weights > 0] @ weights[weights > 0])[0]
 
 
-def synthetic_colour(
+def synthetic_color(
     wavelength: FloatArray, flux: FloatArray, first: FilterCurve, second: FilterCurve
 ) -> FloatArray:
     """Synthetic colour: magnitude in the first band minus that in the second [mag, AB]."""

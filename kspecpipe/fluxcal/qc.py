@@ -84,7 +84,7 @@ def zero_point(wavelength: FloatArray, response: Signal) -> float:
     return float(-2.5 * np.log10(np.median(fnu)) - 48.60)
 
 
-def summarise(result: FluxCalibrationResult) -> str:
+def summarize_calibration(result: FluxCalibrationResult) -> str:
     """Describe a flux calibration in words and a table, one line per star."""
     m = result.metrics
     lines = [
@@ -108,7 +108,7 @@ def summarise(result: FluxCalibrationResult) -> str:
 
 def history_lines(result: FluxCalibrationResult) -> list[str]:
     """HISTORY of the header: one line per star."""
-    return [line.strip() for line in summarise(result).splitlines()]
+    return [line.strip() for line in summarize_calibration(result).splitlines()]
 
 
 def _trusted(response: Signal) -> BoolArray:

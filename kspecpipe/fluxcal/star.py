@@ -53,7 +53,7 @@ class FittedStar:
     last: float
 
 
-def fit_star(
+def compute_calibration_vector_for_star(
     candidate: Candidate, wavelength: FloatArray, library: TemplateGrid, options: FluxcalOptions
 ) -> FittedStar | str:
     """Fit one star.

@@ -35,8 +35,8 @@ from kspecpipe.fluxcal.grid import (
 from kspecpipe.signal import FloatArray
 
 _NAME = re.compile(
-    r"bosz\d*_(?P<atmosphere>[a-z]+)_t(?P<teff>\d+)_g(?P<logg>[+-][\d.]+)_m(?P<feh>[+-][\d.]+)"
-    r"_a(?P<alpha>[+-][\d.]+)_c(?P<carbon>[+-][\d.]+)_v(?P<vmicro>[\d.]+?)"
+    r"bosz\d*_(?P<atmos>[a-z]+)_t(?P<teff>\d+)_g(?P<logg>[+-][\d.]+)_m(?P<feh>[+-][\d.]+)"
+    r"_a(?P<alpha_m>[+-][\d.]+)_c(?P<carbon_m>[+-][\d.]+)_v(?P<vmicro>[\d.]+?)"
     r"_r(?P<resolution>\d+)(?:_[a-z]+)?\.txt(?:\.gz)?$"
 )
 _WAVE = re.compile(r"bosz\d*_wave_r(?P<resolution>\d+)\.txt(?:\.gz)?$")
@@ -91,9 +91,9 @@ def parse_bosz_filename(name: str) -> TemplateParameters:
     match = _NAME.search(name)
     if match is None:
         raise ValueError(f"{name} is no name of a BOSZ model")
-    keys = ("teff", "logg", "feh", "alpha", "carbon", "vmicro")
+    keys = ("teff", "logg", "feh", "alpha_m", "carbon_m", "vmicro")
     numbers = {key: float(match[key]) for key in keys}
-    return TemplateParameters(**numbers, atmosphere=match["atmosphere"])
+    return TemplateParameters(**numbers, atmos=match["atmos"])
 
 
 def library_resolutions(folder: Path) -> tuple[int, ...]:
@@ -137,8 +137,8 @@ def store_index(folder: Path, resolution: int, models: Sequence[IndexedModel]) -
     for model in models:
         p = model.parameters
         size = "" if model.size is None else model.size
-        numbers = (p.teff, p.logg, p.feh, p.alpha, p.carbon, p.vmicro)
-        writer.writerow([model.path, *(f"{n:g}" for n in numbers), p.atmosphere, size])
+        numbers = (p.teff, p.logg, p.feh, p.alpha_m, p.carbon_m, p.vmicro)
+        writer.writerow([model.path, *(f"{n:g}" for n in numbers), p.atmos, size])
     path = index_path(folder, resolution)
     _replace(path, text.getvalue().encode())
     return path
@@ -230,35 +230,35 @@ class TemplateLibrary:
 
     def query(
         self,
-        teff: tuple[float, float] = (0.0, np.inf),
-        logg: tuple[float, float] = (-np.inf, np.inf),
-        feh: tuple[float, float] = (-np.inf, np.inf),
+        teff_range: tuple[float, float] = (0.0, np.inf),
+        logg_range: tuple[float, float] = (-np.inf, np.inf),
+        feh_range: tuple[float, float] = (-np.inf, np.inf),
     ) -> tuple[IndexedModel, ...]:
         """Return the models in a box of parameters, limits included; no spectrum is read."""
         return tuple(
             model
             for model in self.models
-            if teff[0] <= model.parameters.teff <= teff[1]
-            and logg[0] <= model.parameters.logg <= logg[1]
-            and feh[0] <= model.parameters.feh <= feh[1]
+            if teff_range[0] <= model.parameters.teff <= teff_range[1]
+            and logg_range[0] <= model.parameters.logg <= logg_range[1]
+            and feh_range[0] <= model.parameters.feh <= feh_range[1]
         )
 
     @property
     def grid_params(self) -> FloatArray:
         """Teff [K], log g, [M/H] and [alpha/M] of all models, shape (n, 4)."""
         rows = (model.parameters for model in self.models)
-        return np.array([(row.teff, row.logg, row.feh, row.alpha) for row in rows])
+        return np.array([(row.teff, row.logg, row.feh, row.alpha_m) for row in rows])
 
-    def nearest(self, teff: float, logg: float, feh: float, alpha: float = 0.0) -> IndexedModel:
+    def nearest(self, teff: float, logg: float, feh: float, alpha_m: float = 0.0) -> IndexedModel:
         """Return the nearest model, in units of 250 K, 0.5, 0.25 and 0.25 dex."""
-        steps = (self.grid_params - np.array([teff, logg, feh, alpha])) / (250.0, 0.5, 0.25, 0.25)
+        steps = (self.grid_params - np.array([teff, logg, feh, alpha_m])) / (250.0, 0.5, 0.25, 0.25)
         return self.models[int(np.argmin((steps**2).sum(axis=1)))]
 
     def get_template(
-        self, teff: float, logg: float, feh: float, alpha: float = 0.0
+        self, teff: float, logg: float, feh: float, alpha_m: float = 0.0
     ) -> StellarTemplate:
         """Read the nearest model, see `nearest` and `load`."""
-        return self.load(self.nearest(teff, logg, feh, alpha))
+        return self.load(self.nearest(teff, logg, feh, alpha_m))
 
     def load(self, model: IndexedModel) -> StellarTemplate:
         """Read one model over its full range.

@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
-from kspecpipe.ancillary import read_catalogue
+from kspecpipe.ancillary import load_standard_star_catalog
 from kspecpipe.errors import InputError
 from kspecpipe.fluxcal.catalogue import (
     CATALOGUE_MJD,
@@ -16,7 +16,7 @@ from kspecpipe.fluxcal.catalogue import (
     photometry_from_catalog_row,
     positions,
 )
-from kspecpipe.fluxcal.photometry import FILTERS
+from kspecpipe.fluxcal.photometry import FILTER_INFO
 from kspecpipe.simulate.standards import StandardStar, catalogue_magnitudes, write_catalogue
 
 
@@ -34,19 +34,19 @@ def star(**changes):
 
 
 def test_vega_magnitudes_become_ab_and_ab_stay(catalogue_of):
-    photometry = photometry_from_catalog_row(catalogue_of(star()), 0)
+    photometry = photometry_from_catalog_row(catalogue_of(star())[0])
     true = catalogue_magnitudes(star())
-    assert photometry.band("gaia_rp")[0] == pytest.approx(true["RP"] + 0.377, abs=1e-3)
-    assert photometry.band("ps1_r")[0] == pytest.approx(true["r"], abs=1e-3)
-    assert photometry.band("2mass_k")[0] == pytest.approx(
-        true["K"] + FILTERS["2mass_k"][1], abs=1e-3
+    assert photometry.get_band("gaia_rp")[0] == pytest.approx(true["RP"] + 0.377, abs=1e-3)
+    assert photometry.get_band("ps1_r")[0] == pytest.approx(true["r"], abs=1e-3)
+    assert photometry.get_band("2mass_k")[0] == pytest.approx(
+        true["K"] + FILTER_INFO["2mass_k"].vega_to_ab, abs=1e-3
     )
 
 
 def test_magnitudes_of_99_and_errors_of_9_9_are_missing():
     text = "RA,Dec,g,dg,r,dr,i,di,z,dz\n1,2,99.0,0.01,15.0,9.9,0,0,14.5,0.02\n"
-    photometry = photometry_from_catalog_row(parse_refcat2(text), 0)
-    assert photometry.band("ps1_z") == (14.5, 0.02)
+    photometry = photometry_from_catalog_row(parse_refcat2(text)[0])
+    assert photometry.get_band("ps1_z") == (14.5, 0.02)
     assert photometry.valid.sum() == 1
 
 
@@ -54,7 +54,7 @@ def test_columns_may_come_in_any_order_with_blanks_and_a_commented_header():
     text = "# Dec , RA , dr , r \n-30,10, 0.02, 15.5\n# a remark, of two words\n"
     table = parse_refcat2(text)
     assert len(table) == 1
-    assert photometry_from_catalog_row(table, 0).band("ps1_r") == (15.5, 0.02)
+    assert photometry_from_catalog_row(table[0]).get_band("ps1_r") == (15.5, 0.02)
 
 
 def test_a_catalogue_may_be_a_table_of_a_fits_file(tmp_path):
@@ -64,21 +64,26 @@ def test_a_catalogue_may_be_a_table_of_a_fits_file(tmp_path):
     table.rename_columns(["RA", "Dec"], ["ra", "DEC"])
     table["H"] = MaskedColumn(table["H"], mask=[True, False])
     table.write(tmp_path / "c.fits.gz")
-    found, expected = read_catalogue(tmp_path / "c.fits.gz"), parse_refcat2(text.read_text())
+    found, expected = (
+        load_standard_star_catalog(tmp_path / "c.fits.gz"),
+        parse_refcat2(text.read_text()),
+    )
     np.testing.assert_allclose(positions(found, 60000.0), positions(expected, 60000.0))
-    first, second = (photometry_from_catalog_row(found, row) for row in range(2))
-    assert not first.valid[first.bands.index("2mass_j")]
-    assert not first.valid[first.bands.index("2mass_h")]
-    np.testing.assert_allclose(second.magnitude, photometry_from_catalog_row(expected, 1).magnitude)
+    first, second = (photometry_from_catalog_row(row) for row in found)
+    assert not first.valid[first.filter_names.index("2mass_j")]
+    assert not first.valid[first.filter_names.index("2mass_h")]
+    np.testing.assert_allclose(
+        second.magnitudes, photometry_from_catalog_row(expected[1]).magnitudes
+    )
 
 
 def test_a_fits_file_without_a_catalogue_is_refused_in_words(tmp_path):
     fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "image.fits")
     with pytest.raises(InputError, match=r"image\.fits: .*has no rows"):
-        read_catalogue(tmp_path / "image.fits")
+        load_standard_star_catalog(tmp_path / "image.fits")
     Table({"RA": [1.0], "mass": [2.0]}).write(tmp_path / "other.fits")
     with pytest.raises(InputError, match=r"other\.fits: .*expected RA, Dec"):
-        read_catalogue(tmp_path / "other.fits")
+        load_standard_star_catalog(tmp_path / "other.fits")
 
 
 @pytest.mark.parametrize("text", ["", "RA,Dec,g,dg\n", "a,b\n1,2\n", "RA,Dec,mass\n1,2,3\n"])
@@ -143,6 +148,6 @@ def test_gaia_variables_and_giants_are_known_dwarfs_are_neither(catalogue_of):
         star(teff=5000.0, gaia=11.0, parallax=0.5),
         star(teff=6200.0, gaia=12.0, parallax=4.0),
     )
-    photometry = [photometry_from_catalog_row(table, row) for row in range(3)]
+    photometry = [photometry_from_catalog_row(row) for row in table]
     assert [is_variable(p) for p in photometry] == [True, False, False]
     assert [is_giant(p) for p in photometry] == [False, True, False]

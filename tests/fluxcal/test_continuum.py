@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kspecpipe.fluxcal.continuum import (
     ContinuumOptions,
     fit_continuum,
-    normalise_by_model,
-    normalise_continuum,
+    normalize_by_model,
+    normalize_continuum,
 )
 
 WAVE = np.linspace(4000.0, 8000.0, 1200)
@@ -46,13 +46,13 @@ def test_bad_samples_and_dark_ones_do_not_count():
 @given(scale=st.floats(1e-18, 1e6))
 def test_the_normalised_spectrum_does_not_depend_on_the_unit(scale):
     good = np.ones(WAVE.size, bool)
-    one = normalise_continuum(WAVE, CONTINUUM * LINES, good)[0]
-    other = normalise_continuum(WAVE, scale * CONTINUUM * LINES, good)[0]
+    one = normalize_continuum(WAVE, CONTINUUM * LINES, good)[0]
+    other = normalize_continuum(WAVE, scale * CONTINUUM * LINES, good)[0]
     np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_a_model_is_divided_by_its_own_continuum():
-    np.testing.assert_allclose(normalise_by_model(CONTINUUM * LINES, CONTINUUM), LINES)
+    np.testing.assert_allclose(normalize_by_model(CONTINUUM * LINES, CONTINUUM), LINES)
 
 
 def test_shapes_and_too_few_samples_are_refused():

@@ -9,7 +9,7 @@ from kspecpipe.fluxcal.colour import (
     ColourOptions,
     CorrectionBasis,
     colour_correction,
-    estimate_teff,
+    estimate_teff_from_colors,
     fit_colours,
     predicted_residual,
 )
@@ -18,7 +18,7 @@ from kspecpipe.fluxcal.grid import BANDS
 from kspecpipe.fluxcal.matching import (
     MatchOptions,
     Star,
-    cross_correlate_velocity,
+    cross_correlate_rv,
     score_templates,
     select_best_template,
     select_candidates,
@@ -48,7 +48,7 @@ def star_of(grid, row, snr=100.0, velocity=0.0, seed=0):
 
 def test_temperature_from_colour_is_that_of_the_librarys_own_colours(grid):
     for row in range(len(grid)):
-        found = estimate_teff(grid, magnitudes(grid, row))
+        found = estimate_teff_from_colors(grid, magnitudes(grid, row))
         assert found.colour == ("gaia_bp", "gaia_rp")
         assert found.teff == pytest.approx(grid.teff[row], abs=4 * found.error + 1)
         assert found.beyond == 0
@@ -57,10 +57,10 @@ def test_temperature_from_colour_is_that_of_the_librarys_own_colours(grid):
 def test_without_gaia_another_colour_is_used_and_without_any_none(grid):
     full = magnitudes(grid, 3)
     gaia = np.array([name.startswith("gaia") for name in BANDS])
-    some = replace(full, magnitude=np.where(gaia, np.nan, full.magnitude))
-    assert estimate_teff(grid, some).colour == ("ps1_g", "ps1_i")
-    only = replace(full, magnitude=np.where(np.arange(10) == 0, full.magnitude, np.nan))
-    assert estimate_teff(grid, only) is None
+    some = replace(full, magnitudes=np.where(gaia, np.nan, full.magnitudes))
+    assert estimate_teff_from_colors(grid, some).colour == ("ps1_g", "ps1_i")
+    only = replace(full, magnitudes=np.where(np.arange(10) == 0, full.magnitudes, np.nan))
+    assert estimate_teff_from_colors(grid, only) is None
     assert select_candidates(grid.teff, None, 500.0).size == len(grid)
 
 
@@ -80,13 +80,13 @@ def test_the_lines_of_a_noisy_star_count_as_much_as_their_noise_allows(grid):
 
 def test_a_star_bluer_than_the_library_is_known_as_such(grid):
     photometry = magnitudes(grid, int(np.argmax(grid.teff)))
-    hotter = photometry.magnitude.copy()
+    hotter = photometry.magnitudes.copy()
     hotter[BANDS.index("gaia_bp")] -= 0.3
-    assert estimate_teff(grid, replace(photometry, magnitude=hotter)).beyond < -0.15
+    assert estimate_teff_from_colors(grid, replace(photometry, magnitudes=hotter)).beyond < -0.15
 
 
 def test_candidates_are_near_the_colours_temperature(grid):
-    estimate = estimate_teff(grid, magnitudes(grid, 0))
+    estimate = estimate_teff_from_colors(grid, magnitudes(grid, 0))
     near = select_candidates(grid.teff, estimate, 300.0)
     assert 0 < near.size < len(grid)
     assert (np.abs(grid.teff[near] - estimate.teff) < 450).all()
@@ -116,7 +116,7 @@ def test_reddening_is_found_from_the_colours(grid):
         for b in BANDS
     ]
     photometry = magnitudes(grid, 5)
-    reddened = replace(photometry, magnitude=photometry.magnitude + np.array(change))
+    reddened = replace(photometry, magnitudes=photometry.magnitudes + np.array(change))
     options = ColourOptions(scale=1e-4, ebv=1.0)
     fit = fit_colours(grid, np.array([5]), reddened, options)
     assert fit.ebv[0] == pytest.approx(0.15, abs=0.001)
@@ -150,9 +150,9 @@ def test_dust_of_another_law_is_within_the_errors(grid):
     pulls = []
     for _ in range(60):
         dust = 0.4 * (reddening_law(wave) + root @ rng.normal(size=wave.size))
-        noise = clear.error * rng.normal(size=len(BANDS))
+        noise = clear.mag_errors * rng.normal(size=len(BANDS))
         fainter = -2.5 * np.log10(fit.share[0] @ 10 ** (-0.4 * dust))
-        seen = replace(clear, magnitude=clear.magnitude + fainter + noise)
+        seen = replace(clear, magnitudes=clear.magnitudes + fainter + noise)
         dusty = fit_colours(grid, np.array([5]), seen, options)
         curve, variance = colour_correction(dusty, 0, basis, options)
         pulls.append(((curve - 30.0 - dust) / np.sqrt(variance))[optical])
@@ -174,7 +174,7 @@ def test_the_correction_follows_the_magnitudes_and_its_error_is_honest(grid):
         error = root @ rng.normal(size=wave.size)
         shift = start.share[0] @ error + rng.normal(0, 0.005, len(BANDS))
         photometry = magnitudes(grid, 5)
-        seen = replace(photometry, magnitude=photometry.magnitude + shift)
+        seen = replace(photometry, magnitudes=photometry.magnitudes + shift)
         fit = fit_colours(grid, np.array([5]), seen, options)
         curve, variance = colour_correction(fit, 0, basis, options)
         inner = (wave > 4200) & (wave < 8500)
@@ -184,10 +184,10 @@ def test_the_correction_follows_the_magnitudes_and_its_error_is_honest(grid):
 
 def test_a_band_that_contradicts_the_others_is_left_out(grid):
     photometry = magnitudes(grid, 5)
-    wrong = photometry.magnitude.copy()
+    wrong = photometry.magnitudes.copy()
     wrong[BANDS.index("ps1_r")] += 0.5
     fit = fit_colours(
-        grid, np.arange(len(grid)), replace(photometry, magnitude=wrong), ColourOptions()
+        grid, np.arange(len(grid)), replace(photometry, magnitudes=wrong), ColourOptions()
     )
     assert not fit.bands[BANDS.index("ps1_r")]
     assert fit.bands.sum() == 9
@@ -196,10 +196,10 @@ def test_a_band_that_contradicts_the_others_is_left_out(grid):
 
 def test_one_band_gives_a_brightness_and_none_gives_nothing(grid):
     photometry = magnitudes(grid, 5)
-    one = np.where(np.arange(10) == 4, photometry.magnitude, np.nan)
-    fit = fit_colours(grid, np.array([5]), replace(photometry, magnitude=one), ColourOptions())
+    one = np.where(np.arange(10) == 4, photometry.magnitudes, np.nan)
+    fit = fit_colours(grid, np.array([5]), replace(photometry, magnitudes=one), ColourOptions())
     assert fit.grey[0] == pytest.approx(30.0, abs=1e-3)
-    none = replace(photometry, magnitude=np.full(10, np.nan))
+    none = replace(photometry, magnitudes=np.full(10, np.nan))
     assert fit_colours(grid, np.array([5]), none, ColourOptions()) is None
 
 
@@ -212,14 +212,14 @@ def test_cross_correlation_finds_a_velocity(velocity):
         at = centres * (1 + shift / 299792.458)
         return -np.exp(-0.5 * ((wave[:, None] - at) / 8.0) ** 2).sum(axis=1)
 
-    found, peak = cross_correlate_velocity(wave, lines(velocity), lines(0.0), max_velocity=600.0)
+    found, peak = cross_correlate_rv(wave, lines(velocity), lines(0.0), max_velocity=600.0)
     assert found == pytest.approx(velocity, abs=6.0)
     assert peak > 0.95
 
 
 def test_nothing_correlates_with_nothing():
     wave = np.linspace(4000, 8000, 1500)
-    assert cross_correlate_velocity(wave, 0 * wave, 0 * wave, max_velocity=500) == (0.0, 0.0)
+    assert cross_correlate_rv(wave, 0 * wave, 0 * wave, max_velocity=500) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("metric", ["chi2", "huber"])

@@ -32,14 +32,14 @@ def test_a_name_tells_the_parameters():
     found = parse_bosz_filename(
         "r10000/m-0.75/bosz2024_ap_t7500_g+3.5_m-0.75_a+0.25_c-0.10_v1_r10000_resam.txt.gz"
     )
-    assert (found.teff, found.logg, found.feh, found.alpha, found.carbon) == (
+    assert (found.teff, found.logg, found.feh, found.alpha_m, found.carbon_m) == (
         7500,
         3.5,
         -0.75,
         0.25,
         -0.1,
     )
-    assert (found.vmicro, found.atmosphere) == (1.0, "ap")
+    assert (found.vmicro, found.atmos) == (1.0, "ap")
     with pytest.raises(ValueError, match="no name"):
         parse_bosz_filename("bosz2024_wave_r10000.txt")
 
@@ -68,8 +68,8 @@ def test_models_are_selected_without_reading_them(tree):
         path.write_bytes(b"x" * path.stat().st_size)
     assert library.grid_params.shape == (4, 4)
     assert sorted(set(library.grid_params[:, 0])) == [5500, 6500]
-    assert len(library.query(teff=(6000, 7000))) == 2
-    assert len(library.query(teff=(6000, 7000), feh=(-0.1, 0.1))) == 1
+    assert len(library.query(teff_range=(6000, 7000))) == 2
+    assert len(library.query(teff_range=(6000, 7000), feh_range=(-0.1, 0.1))) == 1
 
 
 def test_parsed_models_are_kept_and_not_parsed_again(tree, monkeypatch):

@@ -52,7 +52,7 @@ def test_catalogue_has_every_star_at_its_fibre_among_others(night):
     assert (found >= 0).all()
     assert (distance < 0.01).all()
     for row, index in zip(found, rows, strict=True):
-        gaia = photometry_from_catalog_row(catalogue, int(row)).band("gaia_g")
+        gaia = photometry_from_catalog_row(catalogue[int(row)]).get_band("gaia_g")
         assert abs(gaia[0] - 0.122 - fibres.stars[index].gaia) < 5 * gaia[1]
 
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from kspecpipe.errors import RecipeError
-from kspecpipe.fluxcal import apply_flux_calibration, calibrate_fluxes, history_lines, summarise
+from kspecpipe.fluxcal import (
+    apply_flux_calibration,
+    calibrate_fluxes,
+    history_lines,
+    summarize_calibration,
+)
 from kspecpipe.fluxcal.catalogue import parse_refcat2
 from kspecpipe.fluxcal.exposure import Standards
 from kspecpipe.fluxcal.figures import (
@@ -128,7 +133,7 @@ def test_calibrated_standards_have_the_colours_of_the_catalogue(three, observe):
     for row in range(3):
         bands = [load_filter_curve(name) for name in ("ps1_r", "ps1_i")]
         seen = np.diff([synthetic_photometry(wave, flux.value[row], b) for b in bands])[0]
-        photometry = photometry_from_catalog_row(scene.catalogue, row)
+        photometry = photometry_from_catalog_row(scene.catalogue[row])
         # The i band holds the A band of oxygen, which is not corrected in the spectra.
         assert seen == pytest.approx(-photometry.colour("ps1_r", "ps1_i"), abs=0.08)
 
@@ -253,12 +258,12 @@ def test_wrong_shapes_are_the_callers_mistake(observe, calibrate):
 
 def test_the_summary_tells_stars_and_reasons(observe, calibrate):
     result = calibrate(observe((*STARS[:2], replace(STARS[2], variable=True))))
-    text = summarise(result)
+    text = summarize_calibration(result)
     assert "2 of 3 standard stars" in text
     assert "star 2: rejected: variable according to Gaia" in text
     assert "Teff" in text
     assert len(history_lines(result)) == 5
-    one = summarise(calibrate(observe(STARS[:1])))
+    one = summarize_calibration(calibrate(observe(STARS[:1])))
     assert "unknown (one star)" in one
 
 
@@ -276,7 +281,7 @@ def test_the_catalogue_may_have_other_stars(observe, calibrate, three):
 
 def test_every_figure_shows_what_it_is_given(three):
     wave, names = three.wavelength, [str(name) for name in three.stars["name"]]
-    vectors = np.array([vector.response.value for vector in three.vectors])
+    vectors = np.array([vector.response.value for vector in three.per_star_vectors])
     fit = three.fits[0]
     flux = Signal.of(fit.model, (0.01 * fit.model) ** 2)
     figures = [

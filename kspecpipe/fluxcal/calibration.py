@@ -15,7 +15,7 @@ from kspecpipe.fluxcal.exposure import Observation, Standards
 from kspecpipe.fluxcal.grid import TemplateGrid
 from kspecpipe.fluxcal.options import FluxcalOptions
 from kspecpipe.fluxcal.qc import quality_metrics
-from kspecpipe.fluxcal.star import FittedStar, fit_star
+from kspecpipe.fluxcal.star import FittedStar, compute_calibration_vector_for_star
 from kspecpipe.fluxcal.table import star_table
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 
@@ -78,7 +78,10 @@ def calibrate_fluxes(
             "of another exposure"
         )
     candidates = find_candidates(spectra, observation, standards, catalogue, options.limits)
-    outcomes = [fit_star(c, observation.wavelength, library, options) for c in candidates]
+    outcomes = [
+        compute_calibration_vector_for_star(c, observation.wavelength, library, options)
+        for c in candidates
+    ]
     reasons = [item if isinstance(item, str) else "" for item in outcomes]
     places = [place for place, item in enumerate(outcomes) if isinstance(item, FittedStar)]
     fitted = [item for item in outcomes if isinstance(item, FittedStar)]
