@@ -32,7 +32,13 @@ from kspecpipe.frame import FrameInfo, RawFrame, ReadSection
 from kspecpipe.instrument import Instrument
 from kspecpipe.instrument_schema import Section
 from kspecpipe.product import Product
-from kspecpipe.product_hdus import fits_value, read_field, refuse_other_units, table_of
+from kspecpipe.product_hdus import (
+    fits_value,
+    read_field,
+    refuse_other_shapes,
+    refuse_other_units,
+    table_of,
+)
 from kspecpipe.signal import FloatArray
 
 _PIXEL_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -233,6 +239,7 @@ def read_product(path: str | Path) -> Product:
                 f"{path.name}: damaged: the data of {', '.join(damaged)} do not match their DATASUM"
             )
         refuse_other_units(hdus, cls, path.name)
+        refuse_other_shapes(hdus, path.name)
         values = {name: read_field(hdus, spec, path.name) for name, spec in cls.hdus().items()}
     return cls(header=header, **values)
 

@@ -64,6 +64,30 @@ def refuse_other_units(hdus: fits.HDUList, product: type[Product], name: str) ->
                 raise InputError(f"{name}: {spec.hdu} is in {unit!r}; {spec.unit!r} is expected")
 
 
+def refuse_other_shapes(hdus: fits.HDUList, name: str) -> None:
+    """Refuse an image of another shape than its header says, or than its variance or quality.
+
+    Raises
+    ------
+    InputError
+        If a file was cut or put together by hand; products of this pipeline always agree.
+    """
+    found = {hdu.name: hdu.shape for hdu in hdus if hdu.name in ("PRIMARY", "VARIANCE", "DQ")}
+    shape = found["PRIMARY"]
+    for hdu, other in found.items():
+        if other != shape:
+            raise InputError(f"{name}: {hdu} has the shape {_by(other)}, PRIMARY {_by(shape)}")
+    header = hdus[0].header
+    expected = header.get("ESO PRO SHAPE")
+    of_detector = header.get("ESO PRO TECH") == "IMAGE" and shape
+    if of_detector and expected and _by(shape) != expected:
+        raise InputError(f"{name}: PRIMARY has the shape {_by(shape)}; its header says {expected}")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "nothing"
+
+
 def read_field(hdus: fits.HDUList, spec: HduSpec, name: str) -> Any:
     """Return the content of one field of a product; None or no cards where it may be absent.
 

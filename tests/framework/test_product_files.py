@@ -57,6 +57,16 @@ def write(product: Product, path: Path, **cards) -> Path:
     return path
 
 
+def cut_by_hand(path: Path, *names: str) -> None:
+    """Take the last row of some HDUs away, checksum included."""
+    with fits.open(path) as hdus:
+        for name in names:
+            hdus[name].data = hdus[name].data[:-1].copy()
+            del hdus[name].header["DATASUM"], hdus[name].header["CHECKSUM"]
+        hdus.writeto(path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
 def assert_same(found, expected):
     if isinstance(expected, Signal):
         for part in ("value", "variance", "dq"):
@@ -236,6 +246,22 @@ def test_a_product_in_another_unit_is_refused_and_one_that_names_none_is_not(tmp
         io.read_product(path)
     fits.delval(path, "BUNIT")
     assert io.read_product(path).catg == "RESPONSE"
+
+
+def test_an_image_of_another_shape_than_its_header_says_is_refused(tmp_path):
+    cards = {"ESO_PRO_SHAPE": "4x6", "ESO_PRO_TECH": "IMAGE"}
+    path = write(product_of("PIXEL_FLAT"), tmp_path / "p.fits", **cards)
+    assert io.read_product(path).catg == "PIXEL_FLAT"
+    cut_by_hand(path, "PRIMARY", "VARIANCE", "DQ")
+    with pytest.raises(InputError, match=r"p\.fits: PRIMARY has the shape 3x6; .* says 4x6"):
+        io.read_product(path)
+
+
+def test_a_variance_of_another_shape_than_its_image_is_refused(tmp_path):
+    path = write(product_of("REDUCED"), tmp_path / "p.fits")
+    cut_by_hand(path, "VARIANCE")
+    with pytest.raises(InputError, match=r"p\.fits: VARIANCE has the shape 3x6, PRIMARY 4x6"):
+        io.read_product(path)
 
 
 def test_tables_are_read_by_name(tmp_path):
