@@ -39,8 +39,8 @@ from kspecpipe.fluxcal import (
 )
 from kspecpipe.fluxcal.broaden import describe_coarse_library
 from kspecpipe.fluxcal.extinction import ExtinctionCurve
+from kspecpipe.fluxcal.lines import MatchOptions
 from kspecpipe.fluxcal.masks import MaskRegion
-from kspecpipe.fluxcal.matching import MatchOptions
 from kspecpipe.fluxcal.response import ResponseOptions
 from kspecpipe.spectra import Reduced
 

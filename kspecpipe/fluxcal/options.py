@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from kspecpipe.fluxcal.colour import ColourOptions
 from kspecpipe.fluxcal.combine import CombineOptions
+from kspecpipe.fluxcal.lines import MatchOptions
 from kspecpipe.fluxcal.masks import MaskRegion
-from kspecpipe.fluxcal.matching import MatchOptions
 from kspecpipe.fluxcal.response import ResponseOptions
 
 

@@ -19,13 +19,9 @@ from kspecpipe.fluxcal.colour import (
 )
 from kspecpipe.fluxcal.containers import CalibrationVector, StarFit
 from kspecpipe.fluxcal.grid import TemplateGrid
+from kspecpipe.fluxcal.lines import Star, smooth_variance
 from kspecpipe.fluxcal.masks import MaskRegion, inside_regions
-from kspecpipe.fluxcal.matching import (
-    Star,
-    TemplateMatch,
-    select_best_template,
-    smooth_variance,
-)
+from kspecpipe.fluxcal.matching import TemplateMatch, select_best_template
 from kspecpipe.fluxcal.options import FluxcalOptions, Limits
 from kspecpipe.fluxcal.response import RatioData, SmoothRatio, fit_ratio
 from kspecpipe.signal import DQ, DQArray, FloatArray, Signal

@@ -15,15 +15,8 @@ from kspecpipe.fluxcal.colour import (
 )
 from kspecpipe.fluxcal.containers import Photometry
 from kspecpipe.fluxcal.grid import BANDS
-from kspecpipe.fluxcal.matching import (
-    MatchOptions,
-    Star,
-    cross_correlate_rv,
-    score_templates,
-    select_best_template,
-    select_candidates,
-    shared_samples,
-)
+from kspecpipe.fluxcal.lines import MatchOptions, Star, score_templates, shared_samples
+from kspecpipe.fluxcal.matching import cross_correlate_rv, select_best_template, select_candidates
 from kspecpipe.fluxcal.reddening import reddening_law
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kspecpipe.errors import RecipeError
-from kspecpipe.fluxcal.matching import smooth_variance
+from kspecpipe.fluxcal.lines import smooth_variance
 from kspecpipe.fluxcal.response import RatioData, ResponseOptions, fit_ratio
 
 WAVE = np.linspace(3700.0, 8800.0, 1300)
