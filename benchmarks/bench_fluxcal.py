@@ -19,7 +19,6 @@ import dataclasses
 import itertools
 import tempfile
 import warnings
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ import numpy as np
 from astropy.io import fits
 from flux_library import correct_library, mismatch, real_over_model
 
+from kspecpipe.ancillary import load_mask_regions
 from kspecpipe.base_recipe import run_recipe
-from kspecpipe.fluxcal.masks import inside_regions, parse_mask_regions
 from kspecpipe.fluxcal.photometry import load_filter_curve
+from kspecpipe.regions import inside_regions
 from kspecpipe.simulate import FrameCounts, Night, NightPlan, simulate_night
 from kspecpipe.simulate.standards import LibraryPlan, StandardStar
 
@@ -85,10 +85,8 @@ class Bench:
         self.mismatch = 0.0
         self.lines: list[str] = []
         self.library = library
-        telluric = files("kspecpipe.static_calibrations") / "telluric_regions.ecsv"
         middle = (EDGES[1:] + EDGES[:-1]) / 2
-        regions = parse_mask_regions(telluric.read_text())
-        self.clear = ~inside_regions(middle, regions, margin=60.0)
+        self.clear = ~inside_regions(middle, load_mask_regions("telluric_regions"), margin=60.0)
 
     def night(self, magnitude: float, *, first: bool) -> Night:
         """Simulate the calibrations once, and the exposures of each brightness."""

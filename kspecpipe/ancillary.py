@@ -13,13 +13,13 @@ from astropy.table import Table
 
 from kspecpipe.errors import InputError, RecipeError
 from kspecpipe.instrument_schema import AssignmentFacts
+from kspecpipe.regions import WavelengthRegion, parse_regions
 from kspecpipe.signal import FloatArray
 from kspecpipe.wavelength.linelist import LineList, parse_line_list
 
 if TYPE_CHECKING:
     from kspecpipe.fluxcal import TemplateGrid, TemplateLibrary
     from kspecpipe.fluxcal.extinction import ExtinctionCurve
-    from kspecpipe.fluxcal.masks import MaskRegion
 
 _FITS_NAME = re.compile(r"\.(fits?|fits?\.gz)$", re.IGNORECASE)
 ASSIGNMENT_COLUMNS = ("TARGET_X", "TARGET_Y", "RA", "DEC", "RANK")
@@ -150,11 +150,15 @@ def static_extinction() -> dict[str, ExtinctionCurve]:
     return {name: parse_extinction(static_text(f"extinction_{name}.ecsv"), name) for name in names}
 
 
-def static_regions(name: str) -> tuple[MaskRegion, ...]:
-    """Return mask regions of the package, such as ``telluric_regions.ecsv``."""
-    from kspecpipe.fluxcal.masks import parse_mask_regions
+def load_mask_regions(mask_name: str = "telluric_regions") -> tuple[WavelengthRegion, ...]:
+    """Return regions of the package: ``telluric_regions`` or ``stellar_lines``.
 
-    return parse_mask_regions(static_text(name))
+    Raises
+    ------
+    InputError
+        If there are none of that name.
+    """
+    return parse_regions(static_text(f"{mask_name}.ecsv"))
 
 
 def parse_assignment(text: str, facts: AssignmentFacts, name: str) -> Table:

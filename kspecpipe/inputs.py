@@ -16,7 +16,6 @@ from kspecpipe.gathered import CalibrationFile, GatheredInputs, InputPolicy, hea
 from kspecpipe.input_checks import check_inputs
 from kspecpipe.instrument import Instrument, shipped_instruments
 from kspecpipe.problems import Problems
-from kspecpipe.sky.telluric import parse_telluric_regions
 from kspecpipe.sof import CALIBRATION_TAGS, RAW_TAGS, SofEntry
 
 #: Frames that the rules of an instrument may call FLAT while the user knows better.
@@ -289,11 +288,8 @@ def _static(spec: InputSpec, instrument: Instrument) -> Any:
         return ancillary.static_line_list(instrument.facts.lamps.line_list)
     if spec.tag == "sky_lines":
         return ancillary.static_line_list("sky_lines.ecsv")
-    if spec.tag == "telluric_regions":
-        return parse_telluric_regions(ancillary.static_text("telluric_regions.ecsv"))
     if spec.tag == "extinction":
         return ancillary.static_extinction()
-    if spec.tag in ("telluric_masks", "stellar_masks"):
-        names = {"telluric_masks": "telluric_regions.ecsv", "stellar_masks": "stellar_lines.ecsv"}
-        return ancillary.static_regions(names[spec.tag])
+    if spec.tag in ("telluric_regions", "stellar_lines"):
+        return ancillary.load_mask_regions(spec.tag)
     raise SettingsError(f"unknown static calibration {spec.tag!r}")

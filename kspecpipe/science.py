@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
 
 from kspecpipe import fibres
+from kspecpipe.regions import WavelengthRegion, inside_regions
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.sky.matching import Matching
 from kspecpipe.sky.model import SkyOptions
 from kspecpipe.sky.rebin import Grid, rebin
 from kspecpipe.sky.subtract import subtract_sky
-from kspecpipe.sky.telluric import TelluricRegion, telluric_dq
 from kspecpipe.sky.throughput import Throughput, flag_low_throughput
 from kspecpipe.sky.transmission import transmission_of_standards, transmission_of_table
 from kspecpipe.spectra import CORRELATION, REDUCED_GRID, Extracted, FibreFlat, Reduced
@@ -40,7 +40,7 @@ class Calibration:
         FIBRES with types and throughput.
     grid : Grid
         Wavelength grid of the product.
-    telluric : sequence of TelluricRegion
+    telluric : sequence of WavelengthRegion
         Bands to flag.
     transmission : (ndarray, ndarray) or None
         Wavelength [Angstrom] and transmission of the air at airmass 1.
@@ -49,7 +49,7 @@ class Calibration:
     flat: FibreFlat | None
     fibres: Table
     grid: Grid
-    telluric: Sequence[TelluricRegion] = ()
+    telluric: Sequence[WavelengthRegion] = ()
     transmission: tuple[FloatArray, FloatArray] | None = None
 
 
@@ -278,11 +278,11 @@ def _as_stored(signal: Signal) -> Signal:
 
 
 def _flag_telluric(
-    spectra: Signal, wavelength: FloatArray, lsf: FloatArray, regions: Sequence[TelluricRegion]
+    spectra: Signal, wavelength: FloatArray, lsf: FloatArray, regions: Sequence[WavelengthRegion]
 ) -> Signal:
     """Flag the bands, widened by what the LSF spreads."""
-    bands = telluric_dq(wavelength, regions, margin=np.nan_to_num(lsf) / 2)
-    return replace(spectra, dq=spectra.dq | bands)
+    bands = inside_regions(wavelength, regions, margin=np.nan_to_num(lsf) / 2)
+    return spectra.flag(bands, DQ.TELLURIC)
 
 
 def _with_throughput(table: Table, lines: Throughput | None) -> tuple[Table, float | None]:

@@ -10,12 +10,11 @@ import numpy as np
 from astropy.table import Table
 from matplotlib.figure import Figure
 
-from kspecpipe.ancillary import static_line_list, static_text
+from kspecpipe.ancillary import load_mask_regions, static_line_list, static_text
 from kspecpipe.combine.smooth import running_mean
 from kspecpipe.formats.fibre_spectra import FibreSpectra, Spectrum
 from kspecpipe.house_style import COLOURS, house_style
 from kspecpipe.signal import FloatArray
-from kspecpipe.sky.telluric import parse_telluric_regions
 
 Layout = Literal["stack", "grid", "overlay"]
 _WIDTH, _ROW = 11.0, 2.4
@@ -147,7 +146,7 @@ def _set_heights(
 
 def _mark(axis: Any, view: SpectraView, limits: tuple[float, float], *, labels: bool) -> None:
     """Shade the telluric bands and mark the lines of sky and target."""
-    for band in parse_telluric_regions(static_text("telluric_regions.ecsv")):
+    for band in load_mask_regions("telluric_regions"):
         if band.end > limits[0] and band.start < limits[1]:
             axis.axvspan(band.start, band.end, color="0.9", lw=0, zorder=0)
     if view.sky_lines:

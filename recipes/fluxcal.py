@@ -40,8 +40,8 @@ from kspecpipe.fluxcal import (
 from kspecpipe.fluxcal.broaden import describe_coarse_library
 from kspecpipe.fluxcal.extinction import ExtinctionCurve
 from kspecpipe.fluxcal.lines import MatchOptions
-from kspecpipe.fluxcal.masks import MaskRegion
 from kspecpipe.fluxcal.response import ResponseOptions
+from kspecpipe.regions import WavelengthRegion
 from kspecpipe.spectra import Reduced
 
 #: A response and the numbers by which it is judged; without stars of its own there are no numbers.
@@ -88,11 +88,11 @@ class Fluxcal(BaseRecipe):
         extinction: dict[str, ExtinctionCurve] = static(
             "extinction", doc="extinction curves of observatories"
         )
-        telluric: tuple[MaskRegion, ...] = static(
-            "telluric_masks", doc="bands of telluric absorption"
+        telluric: tuple[WavelengthRegion, ...] = static(
+            "telluric_regions", doc="bands of telluric absorption"
         )
-        stellar: tuple[MaskRegion, ...] = static(
-            "stellar_masks", doc="strong lines that are left out of the response"
+        stellar: tuple[WavelengthRegion, ...] = static(
+            "stellar_lines", doc="strong lines that are left out of the response"
         )
 
     class Parameters(Declared):

@@ -15,10 +15,10 @@ from kspecpipe.frame import FrameInfo, FrameStack
 from kspecpipe.gridding import GridSettings, choose_grid
 from kspecpipe.pointing import with_velocity
 from kspecpipe.preprocess import DetectorCalibrations
+from kspecpipe.regions import WavelengthRegion
 from kspecpipe.science import Calibration, ReducedExposure, reduce_exposure
 from kspecpipe.science_metrics import ScienceMetrics, science_metrics
 from kspecpipe.signal import FloatArray
-from kspecpipe.sky.telluric import TelluricRegion
 from kspecpipe.spectra import Extracted, FibreFlat, Reduced, TramlineMap, WaveSolution
 from kspecpipe.transmission import TrustedThroughput, trusted_throughput
 from kspecpipe.wavelength.linelist import LineList
@@ -66,7 +66,7 @@ class Object(BaseRecipe):
             "TELLURIC", default=None, doc="transmission of the air at airmass 1"
         )
         sky_lines: LineList = static("sky_lines", doc="night-sky emission lines")
-        telluric: tuple[TelluricRegion, ...] = static(
+        telluric: tuple[WavelengthRegion, ...] = static(
             "telluric_regions", doc="bands of telluric absorption"
         )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from kspecpipe.fluxcal.air import vacuum_to_air
 from kspecpipe.fluxcal.containers import Spectrum1D, StellarTemplate
-from kspecpipe.fluxcal.grid import bin_spectrum, vacuum_to_air
-from kspecpipe.signal import DQ, FloatArray, Signal
+from kspecpipe.fluxcal.grid import bin_spectrum
+from kspecpipe.signal import FloatArray
 
 _LIGHT = 299792.458
 _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
@@ -112,7 +114,7 @@ def describe_coarse_library(resolution: float, wavelength: FloatArray, lsf: Floa
 
 
 def prepare_template(
-    template: StellarTemplate, wavelength: FloatArray, lsf: FloatArray, *, velocity: float = 0.0
+    template: StellarTemplate, wavelength: FloatArray, lsf: npt.ArrayLike, *, velocity: float = 0.0
 ) -> Spectrum1D:
     """Return one template as it would be observed.
 
@@ -122,7 +124,7 @@ def prepare_template(
         Over its full range, in vacuum.
     wavelength : ndarray, shape (nw,)
         Observed wavelength in air [Angstrom].
-    lsf : ndarray, shape (nw,)
+    lsf : float or ndarray, shape (nw,)
         FWHM of the line-spread function [Angstrom].
     velocity : float
         Radial velocity [km/s].
@@ -130,9 +132,10 @@ def prepare_template(
     Returns
     -------
     Spectrum1D
-        Without variance; its continuum, likewise prepared, is ``meta["continuum"]``. NO_DATA
-        where the template does not reach.
+        Without variance; its continuum, likewise prepared, is ``meta["continuum"]``. NaN and not
+        good where the template does not reach.
     """
+    lsf = np.broadcast_to(np.asarray(lsf, float), wavelength.shape)
     margin = 10 * float(np.nanmax(lsf)) + 50.0
     use = slice(
         *np.searchsorted(template.wavelength, [wavelength[0] - margin, wavelength[-1] + margin])
@@ -150,6 +153,5 @@ def prepare_template(
         resolution=template.resolution,
     )
     flux, continuum = broaden(operator, fine)
-    dq = np.where(np.isfinite(flux), 0, int(DQ.NO_DATA))
-    meta = {"continuum": continuum, "rv": velocity, "name": template.parameters.label}
-    return Spectrum1D(wavelength, Signal.of(flux, 0.0, dq), meta)
+    meta = {"continuum": continuum, "rv": velocity, "name": template.label}
+    return Spectrum1D(wavelength, flux, np.zeros_like(flux), np.isfinite(flux), meta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from astropy.table import Table
@@ -10,10 +10,16 @@ from astropy.table import Table
 from kspecpipe.errors import RecipeError
 from kspecpipe.fluxcal.candidates import Candidate, find_candidates
 from kspecpipe.fluxcal.combine import Combined, CombineOptions, combine_calibration_vectors
-from kspecpipe.fluxcal.containers import FluxCalibrationResult
+from kspecpipe.fluxcal.containers import (
+    FilterCurve,
+    FluxCalibrationResult,
+    Photometry,
+    StellarTemplate,
+)
 from kspecpipe.fluxcal.exposure import Observation, Standards
 from kspecpipe.fluxcal.grid import TemplateGrid
 from kspecpipe.fluxcal.options import FluxcalOptions
+from kspecpipe.fluxcal.photometry import synthetic_photometry
 from kspecpipe.fluxcal.qc import quality_metrics
 from kspecpipe.fluxcal.star import FittedStar, compute_calibration_vector_for_star
 from kspecpipe.fluxcal.table import star_table
@@ -21,6 +27,7 @@ from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 
 #: How far beyond the last datum the response is still given, flagged [Angstrom].
 _REACH = 100.0
+_MAG = 2.5 / np.log(10.0)
 
 
 def calibrate_fluxes(
@@ -100,6 +107,54 @@ def calibrate_fluxes(
     scatter = (combined.grey_scatter, combined.shape_scatter)
     metrics = quality_metrics(wavelength, response, stars, fits, scatter)
     return FluxCalibrationResult(wavelength, response, stars, fits, metrics)
+
+
+def scale_template_to_photometry(
+    template: StellarTemplate, photometry: Photometry, filter_curves: Mapping[str, FilterCurve]
+) -> tuple[float, float, dict[str, float]]:
+    """Scale a template by one factor so that its magnitudes are those of a star on average.
+
+    This is all that a single grey factor can do; `kspecpipe.fluxcal.colour.fit_colours`, which
+    `calibrate_fluxes` takes, fits reddening and a smooth correction too.
+
+    Parameters
+    ----------
+    template : StellarTemplate
+        Over its full range.
+    photometry : Photometry
+        Of the star.
+    filter_curves : mapping of str to FilterCurve
+        Bands to use, by name; those that were not measured, or that the template does not cover,
+        are left out.
+
+    Returns
+    -------
+    scale_factor, scale_error : float
+        Flux at the Earth over that at the star's surface, and its error from the magnitudes.
+    band_residuals : dict of str to float
+        Magnitude of the scaled template minus that of the star, of each band used [mag].
+
+    Raises
+    ------
+    ValueError
+        If there is no such band.
+    """
+    wave, flux = template.wavelength, template.flux
+    model = {
+        name: float(synthetic_photometry(wave, flux, filter_curves[name]))
+        for name in photometry.valid_bands()
+        if name in filter_curves
+    }
+    used = [name for name, magnitude in model.items() if np.isfinite(magnitude)]
+    if not used:
+        raise ValueError(f"no band of {sorted(filter_curves)} with a magnitude and a template")
+    seen = np.array([photometry.get_band(name) for name in used])
+    excess = np.array([model[name] for name in used]) - seen[:, 0]
+    weight = seen[:, 1] ** -2.0
+    offset = float(np.average(excess, weights=weight))
+    scale = 10 ** (0.4 * offset)
+    error = scale / _MAG / np.sqrt(weight.sum())
+    return scale, float(error), dict(zip(used, (excess - offset).tolist(), strict=True))
 
 
 def _combine(

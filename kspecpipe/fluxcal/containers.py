@@ -10,49 +10,58 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from kspecpipe.signal import BoolArray, FloatArray, Signal
+from kspecpipe.fluxcal.air import vacuum_to_air
+from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 
 
 @dataclass(frozen=True, slots=True)
 class Spectrum1D:
-    """One spectrum.
+    """One spectrum in a notebook's hands.
 
     Parameters
     ----------
     wavelength : ndarray, shape (n,)
         Air wavelength [Angstrom].
-    signal : Signal, shape (n,)
-        Counts or flux density; its DQ bits tell what can be used.
+    flux, variance : ndarray, shape (n,)
+        Counts or flux density, and its variance.
+    good : ndarray of bool, shape (n,)
+        True where the sample can be used.
     meta : mapping
         For instance ``continuum`` (n,), ``rv`` [km/s], ``name``.
 
     Raises
     ------
     ValueError
-        If wavelength and signal differ in shape.
+        If the arrays differ in shape.
     """
 
     wavelength: FloatArray
-    signal: Signal
+    flux: FloatArray
+    variance: FloatArray
+    good: BoolArray
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""
-        if self.wavelength.shape != self.signal.shape:
-            raise ValueError(
-                f"wavelength {self.wavelength.shape} and signal {self.signal.shape} differ in shape"
-            )
-
-    @property
-    def good(self) -> BoolArray:
-        """True where the sample can be used."""
-        return self.signal.good
+        shapes = [a.shape for a in (self.wavelength, self.flux, self.variance, self.good)]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"wavelength, flux, variance and good have the shapes {shapes}")
 
     @property
     def ivar(self) -> FloatArray:
         """Inverse variance; 0 where nothing is known."""
-        known = self.good & (self.signal.variance > 0)
-        return np.where(known, 1 / np.where(known, self.signal.variance, 1.0), 0.0)
+        known = self.good & (self.variance > 0)
+        return np.where(known, 1 / np.where(known, self.variance, 1.0), 0.0)
+
+    @property
+    def n_pixels(self) -> int:
+        """Number of samples."""
+        return int(self.wavelength.size)
+
+    @property
+    def n_good(self) -> int:
+        """Number of samples that can be used."""
+        return int(np.count_nonzero(self.good))
 
     @property
     def wave_range(self) -> tuple[float, float]:
@@ -206,6 +215,34 @@ class StellarTemplate:
     resolution: float
     source: str = "BOSZ2024"
 
+    @property
+    def teff(self) -> float:
+        """Effective temperature [K]."""
+        return self.parameters.teff
+
+    @property
+    def logg(self) -> float:
+        """Logarithm of the surface gravity [cgs]."""
+        return self.parameters.logg
+
+    @property
+    def feh(self) -> float:
+        """Metallicity [dex]."""
+        return self.parameters.feh
+
+    @property
+    def label(self) -> str:
+        """Short text for tables and figures."""
+        return self.parameters.label
+
+    def to_spectrum1d(self) -> Spectrum1D:
+        """Return it on air wavelengths, with its continuum in ``meta``."""
+        meta = {"name": self.label, "continuum": self.continuum}
+        good = np.isfinite(self.flux)
+        return Spectrum1D(
+            vacuum_to_air(self.wavelength), self.flux, np.zeros_like(self.flux), good, meta
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class CalibrationVector:
@@ -218,12 +255,29 @@ class CalibrationVector:
     response : Signal, shape (nw,)
         (erg/s/cm2/Angstrom) per (electron/s/Angstrom); TELLURIC and EXTRAPOLATED are flagged.
     meta : mapping
-        ``name``, ``fibre``, ``teff``, ``logg``, ``feh``, ``rv``, ``chi2``, ``ebv``...
+        As in the table of stars: ``name``, ``fibre``, ``objid``, ``template``, ``teff``,
+        ``logg``, ``feh``, ``velocity``, ``chi2``, ``ebv``, ``snr``...
     """
 
     wavelength: FloatArray
     response: Signal
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cal_factor(self) -> FloatArray:
+        """(erg/s/cm2/Angstrom) per (electron/s/Angstrom)."""
+        return self.response.value
+
+    @property
+    def cal_error(self) -> FloatArray:
+        """Standard deviation of the factor."""
+        return self.response.error
+
+    @property
+    def n_good(self) -> int:
+        """Number of samples that rest on data: known, neither bridged nor extrapolated."""
+        guessed = (self.response.dq & np.uint16(DQ.TELLURIC | DQ.EXTRAPOLATED)) > 0
+        return int(np.count_nonzero(self.response.good & ~guessed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +341,16 @@ class FluxCalibrationResult:
     def per_star_vectors(self) -> tuple[CalibrationVector, ...]:
         """Responses of the single stars."""
         return tuple(fit.vector for fit in self.fits)
+
+    @property
+    def per_star_residuals(self) -> tuple[FloatArray, ...]:
+        """Responses of the single stars relative to the combined one, less 1."""
+        return tuple(v.cal_factor / self.response.value - 1 for v in self.per_star_vectors)
+
+    @property
+    def n_stars(self) -> int:
+        """Number of stars that were used."""
+        return len(self.fits)
 
     @property
     def combined_vector(self) -> CalibrationVector:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kspecpipe.fluxcal.air import vacuum_to_air
 from kspecpipe.fluxcal.catalogue import REFCAT2_BANDS
 from kspecpipe.fluxcal.containers import StellarTemplate, TemplateParameters
 from kspecpipe.fluxcal.photometry import (
@@ -79,24 +80,6 @@ class TemplateSummary:
     sed: FloatArray
     flux: FloatArray
     continuum: FloatArray
-
-
-def vacuum_to_air(wavelength: FloatArray) -> FloatArray:
-    """Turn vacuum wavelengths into those in standard air.
-
-    Parameters
-    ----------
-    wavelength : ndarray
-        Vacuum wavelength, 2000 or more [Angstrom].
-
-    References
-    ----------
-    .. [1] Ciddor 1996, Applied Optics 35, 1566 (15 C, 1 atm, 450 ppm CO2).
-    """
-    squared = (1e4 / wavelength) ** 2
-    index = 1 + 0.05792105 / (238.0185 - squared) + 0.00167917 / (57.362 - squared)
-    air: FloatArray = wavelength / index
-    return air
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +183,41 @@ def bin_spectrum(wavelength: FloatArray, flux: FloatArray, edges: FloatArray) ->
     slope = (flux[cell + 1] - flux[cell]) / step[cell]
     integral = total[cell] + flux[cell] * beyond + slope * beyond**2 / 2
     return np.diff(integral) / np.diff(edges)
+
+
+def resample_spectrum(wave_in: FloatArray, flux_in: FloatArray, wave_out: FloatArray) -> FloatArray:
+    """Mean flux density in the pixels of other wavelengths; the integral is conserved.
+
+    Parameters
+    ----------
+    wave_in, flux_in : ndarray, shape (k,)
+        Rising wavelength and flux density.
+    wave_out : ndarray, shape (n,)
+        Rising wavelengths of the pixels' centres; pixels end half-way between them.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        NaN in pixels that reach beyond ``wave_in``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or there are fewer than two samples.
+    """
+    if wave_in.shape != flux_in.shape or min(wave_in.size, wave_out.size) < 2:
+        raise ValueError(
+            f"wave_in {wave_in.shape}, flux_in {flux_in.shape} and wave_out {wave_out.shape}: "
+            "the first two must be alike, and two samples are needed"
+        )
+    middle = (wave_out[1:] + wave_out[:-1]) / 2
+    edges = np.concatenate([[2 * wave_out[0] - middle[0]], middle, [2 * wave_out[-1] - middle[-1]]])
+    known = (edges[:-1] >= wave_in[0]) & (edges[1:] <= wave_in[-1])
+    flux = np.full(wave_out.size, np.nan)
+    if known.any():
+        first, last = np.flatnonzero(known)[[0, -1]]
+        flux[known] = bin_spectrum(wave_in, flux_in, edges[first : last + 2])
+    return flux
 
 
 def _edges(first: float, last: float, span: tuple[float, float, float]) -> FloatArray:

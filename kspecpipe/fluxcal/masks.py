@@ -1,100 +1,35 @@
-"""Regions of wavelength which flux calibration leaves out: telluric bands and stellar lines."""
+"""Masks of a spectrum by the regions that the package ships: telluric bands, stellar lines.
+
+The regions themselves are in `kspecpipe.regions`, which everything else uses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-from astropy.table import Table
-
+from kspecpipe.ancillary import load_mask_regions
+from kspecpipe.fluxcal.containers import Spectrum1D
+from kspecpipe.regions import WavelengthRegion, inside_regions
 from kspecpipe.signal import BoolArray, FloatArray
 
-_LIGHT = 299792.458
+
+def load_mask_array(wavelength: FloatArray, mask_name: str = "telluric_regions") -> BoolArray:
+    """Tell which samples lie outside the regions of a name and can be used."""
+    return ~inside_regions(wavelength, load_mask_regions(mask_name))
 
 
-@dataclass(frozen=True, slots=True)
-class MaskRegion:
-    """Limits in air wavelength [Angstrom] and what lies there."""
-
-    start: float
-    end: float
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse an empty region."""
-        if not 0 < self.start < self.end:
-            raise ValueError(f"mask region {self.start} to {self.end} is empty or not positive")
+def apply_mask_regions(spectrum: Spectrum1D, regions: Sequence[WavelengthRegion]) -> Spectrum1D:
+    """Return the spectrum with the samples inside the regions no longer good."""
+    good = spectrum.good & ~inside_regions(spectrum.wavelength, regions)
+    return replace(spectrum, good=good)
 
 
-def parse_mask_regions(text: str) -> tuple[MaskRegion, ...]:
-    """Read regions from the text of an ECSV table with columns ``start``, ``end`` [Angstrom, air].
-
-    The first further column of text, if there is one, names the regions.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or a region is empty.
-    """
-    table = Table.read(text.splitlines(), format="ascii.ecsv")
-    missing = {"start", "end"} - set(table.colnames)
-    if missing:
-        raise ValueError(f"mask regions have no column {sorted(missing)}; found {table.colnames}")
-    labels = [name for name in table.colnames if table[name].dtype.kind == "U"]
-    names = table[labels[0]] if labels else [""] * len(table)
-    rows = zip(table["start"], table["end"], names, strict=True)
-    return tuple(MaskRegion(float(start), float(end), str(name)) for start, end, name in rows)
+def apply_named_mask(spectrum: Spectrum1D, mask_name: str = "telluric_regions") -> Spectrum1D:
+    """Do the same with the regions of a name, see `kspecpipe.ancillary.load_mask_regions`."""
+    return apply_mask_regions(spectrum, load_mask_regions(mask_name))
 
 
-def combine_regions(*lists: Sequence[MaskRegion]) -> tuple[MaskRegion, ...]:
-    """Join lists of regions, sorted; overlapping ones become one whose name joins theirs."""
-    merged: list[MaskRegion] = []
-    for region in sorted((r for part in lists for r in part), key=lambda r: (r.start, r.end)):
-        if merged and region.start <= merged[-1].end:
-            last = merged[-1]
-            names = dict.fromkeys(filter(None, [*last.name.split("+"), *region.name.split("+")]))
-            merged[-1] = MaskRegion(last.start, max(last.end, region.end), "+".join(names))
-        else:
-            merged.append(region)
-    return tuple(merged)
-
-
-def inside_regions(
-    wavelength: FloatArray,
-    regions: Sequence[MaskRegion],
-    *,
-    margin: npt.ArrayLike = 0.0,
-    velocity: float = 0.0,
-) -> BoolArray:
-    """Tell which samples lie in a region.
-
-    Parameters
-    ----------
-    wavelength : ndarray, any shape
-        Air wavelength [Angstrom].
-    regions : sequence of MaskRegion
-        At rest.
-    margin : float or ndarray that broadcasts to ``wavelength``
-        Widening on either side [Angstrom].
-    velocity : float
-        Radial velocity by which the regions move [km/s].
-
-    Returns
-    -------
-    ndarray of bool, shape of ``wavelength``
-    """
-    inside = np.zeros(np.shape(wavelength), bool)
-    shift = 1 + velocity / _LIGHT
-    width = np.asarray(margin)
-    for region in regions:
-        inside |= (wavelength >= region.start * shift - width) & (
-            wavelength <= region.end * shift + width
-        )
-    return inside
-
-
-def mask_coverage_fraction(wavelength: FloatArray, regions: Sequence[MaskRegion]) -> float:
-    """Part of the samples inside the regions; nearly all or none hints at a wrong unit."""
-    return float(np.mean(inside_regions(wavelength, regions)))
+def mask_coverage_fraction(wavelength: FloatArray, mask_name: str = "telluric_regions") -> float:
+    """Part of the samples inside the regions of a name; 0, or nearly 1, hints at a wrong unit."""
+    return float(1 - load_mask_array(wavelength, mask_name).mean())

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from kspecpipe.fluxcal.colour import ColourOptions
 from kspecpipe.fluxcal.combine import CombineOptions
 from kspecpipe.fluxcal.lines import MatchOptions
-from kspecpipe.fluxcal.masks import MaskRegion
 from kspecpipe.fluxcal.response import ResponseOptions
+from kspecpipe.regions import WavelengthRegion
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Limits:
 class FluxcalOptions:
     """All options of `calibrate_fluxes`; the regions come from data files."""
 
-    telluric: Sequence[MaskRegion] = ()
-    stellar: Sequence[MaskRegion] = ()
+    telluric: Sequence[WavelengthRegion] = ()
+    stellar: Sequence[WavelengthRegion] = ()
     limits: Limits = field(default_factory=Limits)
     match: MatchOptions = field(default_factory=MatchOptions)
     colour: ColourOptions = field(default_factory=ColourOptions)

@@ -20,10 +20,10 @@ from kspecpipe.fluxcal.colour import (
 from kspecpipe.fluxcal.containers import CalibrationVector, StarFit
 from kspecpipe.fluxcal.grid import TemplateGrid
 from kspecpipe.fluxcal.lines import Star, smooth_variance
-from kspecpipe.fluxcal.masks import MaskRegion, inside_regions
 from kspecpipe.fluxcal.matching import TemplateMatch, select_best_template
 from kspecpipe.fluxcal.options import FluxcalOptions, Limits
 from kspecpipe.fluxcal.response import RatioData, SmoothRatio, fit_ratio
+from kspecpipe.regions import WavelengthRegion, inside_regions
 from kspecpipe.signal import DQ, DQArray, FloatArray, Signal
 
 _MAG = 2.5 / np.log(10.0)
@@ -174,7 +174,7 @@ def calibrated_model(
 
 
 def _observed_star(
-    candidate: Candidate, wavelength: FloatArray, telluric: Sequence[MaskRegion]
+    candidate: Candidate, wavelength: FloatArray, telluric: Sequence[WavelengthRegion]
 ) -> Star:
     good = candidate.rate.good & np.isfinite(candidate.lsf) & (candidate.lsf > 0)
     lsf = np.where(good, candidate.lsf, np.median(candidate.lsf[good]))
@@ -233,7 +233,7 @@ def _star_fit(
     )
 
 
-def _flags(star: Star, ratio: SmoothRatio, telluric: Sequence[MaskRegion]) -> DQArray:
+def _flags(star: Star, ratio: SmoothRatio, telluric: Sequence[WavelengthRegion]) -> DQArray:
     """Flag what is bridged in telluric bands or lies beyond the star's data."""
     flags = Signal.of(ratio.log_ratio)
     inside = inside_regions(star.wavelength, telluric, margin=star.lsf / 2)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kspecpipe.regions import WavelengthRegion, combine_regions, inside_regions
 from kspecpipe.signal import BoolArray, FloatArray, Signal
-from kspecpipe.sky.telluric import TelluricRegion, telluric_dq
 
 #: Width of the continuum on either side of a band, in units of the band's width, and its least
 #: width [sample].
@@ -15,7 +15,10 @@ _SIDE, _LEAST = 1.0, 12
 
 
 def transmission_of_standards(
-    spectra: Signal, wavelength: FloatArray, standards: BoolArray, regions: Sequence[TelluricRegion]
+    spectra: Signal,
+    wavelength: FloatArray,
+    standards: BoolArray,
+    regions: Sequence[WavelengthRegion],
 ) -> FloatArray:
     """Measure the transmission in the bands from stars whose continuum is smooth.
 
@@ -31,7 +34,7 @@ def transmission_of_standards(
         Air wavelength [Angstrom].
     standards : ndarray of bool, shape (nfib,)
         Stars of known smooth spectrum, type C.
-    regions : sequence of TelluricRegion
+    regions : sequence of WavelengthRegion
         Bands.
 
     Returns
@@ -40,10 +43,10 @@ def transmission_of_standards(
         Transmission; 1 outside the bands and in bands that cannot be measured.
     """
     transmission = np.ones(len(wavelength))
-    absorbed = telluric_dq(wavelength, regions) > 0
-    for low, high in _joined(regions):
-        inside = (wavelength >= low) & (wavelength <= high)
-        side = _sides(wavelength, low, high) & ~absorbed
+    absorbed = inside_regions(wavelength, regions)
+    for band in combine_regions(regions):
+        inside = inside_regions(wavelength, [band])
+        side = _sides(wavelength, band.start, band.end) & ~absorbed
         ratios = [
             _ratio(spectra.select(fibre), wavelength, inside, side)
             for fibre in np.flatnonzero(standards)
@@ -91,17 +94,6 @@ def transmission_of_table(
             width = float(np.nanmedian(row))
             result[fibre] = _blurred(at, seen, wavelength, width)
     return result
-
-
-def _joined(regions: Sequence[TelluricRegion]) -> list[tuple[float, float]]:
-    """Bands that overlap, taken together."""
-    joined: list[tuple[float, float]] = []
-    for region in sorted(regions, key=lambda one: one.start):
-        if joined and region.start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], region.end))
-        else:
-            joined.append((region.start, region.end))
-    return joined
 
 
 def _sides(wavelength: FloatArray, low: float, high: float) -> BoolArray:

@@ -1,16 +1,14 @@
 """A small library, stars and exposures whose response is known; shares no code with fluxcal."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
-import kspecpipe
+from kspecpipe.ancillary import load_mask_regions
 from kspecpipe.fluxcal.catalogue import parse_refcat2
 from kspecpipe.fluxcal.exposure import Observation, Standards
-from kspecpipe.fluxcal.masks import parse_mask_regions
 from kspecpipe.fluxcal.options import FluxcalOptions
 from kspecpipe.fluxcal.templates import TemplateLibrary
 from kspecpipe.signal import Signal
@@ -25,7 +23,6 @@ from kspecpipe.simulate.standards import (
 WAVELENGTH = 3620.0 + 5.2 * np.arange(1000)
 FINE = np.arange(3400.0, 9100.0, 0.8)
 EXPTIME, AIRMASS = 600.0, 1.3
-STATIC = Path(kspecpipe.__file__).parents[1] / "static_calibrations"
 
 
 def true_response(wavelength):
@@ -66,11 +63,6 @@ def response_of():
     return true_response
 
 
-@pytest.fixture(scope="session")
-def static():
-    return STATIC
-
-
 @dataclass
 class Scene:
     """Everything that `calibrate_fluxes` is given, except the library and the options."""
@@ -99,8 +91,8 @@ def grid(folder):
 @pytest.fixture(scope="session")
 def options():
     return FluxcalOptions(
-        telluric=parse_mask_regions((STATIC / "telluric_regions.ecsv").read_text()),
-        stellar=parse_mask_regions((STATIC / "stellar_lines.ecsv").read_text()),
+        telluric=load_mask_regions("telluric_regions"),
+        stellar=load_mask_regions("stellar_lines"),
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspecpipe.fluxcal.broaden import broaden, broadening_operator, describe_coarse_library
-from kspecpipe.fluxcal.grid import bin_spectrum
+from kspecpipe.fluxcal.grid import bin_spectrum, resample_spectrum
 
 SOURCE = 3500 * np.exp(np.arange(9500) * 1e-4)
 WAVE = np.arange(4000.0, 8600.0, 4.0)
@@ -77,3 +77,29 @@ def test_binning_conserves_the_integral_for_bins_wider_and_narrower_than_samples
     node = np.union1d(WAVE, edges)
     node = node[(node >= 4100) & (node <= 8500)]
     assert total == pytest.approx(np.trapezoid(np.interp(node, WAVE, flux), node), rel=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(step=st.floats(0.5, 200.0), start=st.floats(3900.0, 4400.0))
+def test_resampling_conserves_the_light_and_knows_nothing_beyond(step, start):
+    flux = 2 + np.sin(WAVE / 37.0)
+    out = start + step * np.arange(3, int(5000 / step))
+    seen = resample_spectrum(WAVE, flux, out)
+    inside = (out - step / 2 >= WAVE[0]) & (out + step / 2 <= WAVE[-1])
+    assert (np.isfinite(seen) == inside).all()
+    edges = out[inside][0] - step / 2, out[inside][-1] + step / 2
+    node = np.union1d(WAVE, edges)
+    node = node[(node >= edges[0]) & (node <= edges[1])]
+    total = np.trapezoid(np.interp(node, WAVE, flux), node)
+    assert np.nansum(seen) * step == pytest.approx(total, rel=1e-6)
+
+
+def test_resampling_to_the_same_or_a_sloped_axis_keeps_a_straight_line():
+    uneven = 4000.0 * np.exp(np.arange(700) * 1e-3)
+    line = 3.0 + 0.01 * WAVE
+    found = resample_spectrum(WAVE, line, uneven)
+    known = np.isfinite(found)
+    # Pixels that widen have their centre of light a little beyond their centre.
+    np.testing.assert_allclose(found[known], (3.0 + 0.01 * uneven)[known], rtol=1e-5)
+    with pytest.raises(ValueError, match="must be alike"):
+        resample_spectrum(WAVE, line[1:], uneven)

@@ -1,66 +1,46 @@
-"""Regions to leave out, reddening, vacuum and air."""
+"""Masks of a spectrum, reddening, vacuum and air."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kspecpipe.fluxcal.grid import vacuum_to_air
+from kspecpipe.fluxcal.air import vacuum_to_air
+from kspecpipe.fluxcal.containers import Spectrum1D
 from kspecpipe.fluxcal.masks import (
-    MaskRegion,
-    combine_regions,
-    inside_regions,
+    apply_mask_regions,
+    apply_named_mask,
+    load_mask_array,
     mask_coverage_fraction,
-    parse_mask_regions,
 )
 from kspecpipe.fluxcal.reddening import reddening_law
+from kspecpipe.regions import WavelengthRegion
+
+WAVE = np.arange(3800.0, 8900.0)
 
 
-@pytest.mark.parametrize("name", ["stellar_lines.ecsv", "telluric_regions.ecsv"])
-def test_the_shipped_regions_can_be_read_and_leave_most_of_the_spectrum(name, static):
-    regions = parse_mask_regions((static / name).read_text())
-    assert len(regions) >= 10
-    assert 0.03 < mask_coverage_fraction(np.arange(3800.0, 8900.0), regions) < 0.35
+@pytest.mark.parametrize("name", ["stellar_lines", "telluric_regions"])
+def test_shipped_masks_leave_most_of_the_spectrum(name):
+    assert 0.03 < mask_coverage_fraction(WAVE, name) < 0.35
 
 
-@pytest.mark.parametrize(
-    "line", [6562.8, 4861.3, 4340.5, 4101.7, 3933.7, 3968.5, 5183.6, 5889.95, 8542.1]
-)
-def test_strong_stellar_lines_are_masked(line, static):
-    regions = parse_mask_regions((static / "stellar_lines.ecsv").read_text())
-    assert inside_regions(np.array([line]), regions).all()
+def test_wavelengths_in_another_unit_are_not_covered_at_all():
+    assert mask_coverage_fraction(WAVE / 10) == 0
 
 
-def test_regions_move_with_the_star_and_widen():
-    region = [MaskRegion(6000.0, 6010.0, "line")]
-    wave = np.array([6000.0, 6012.0, 6019.0])
-    assert inside_regions(wave, region).tolist() == [True, False, False]
-    assert inside_regions(wave, region, margin=3.0).tolist() == [True, True, False]
-    assert inside_regions(wave, region, velocity=450.0).tolist() == [False, True, True]
+def test_a_mask_leaves_the_samples_outside_its_regions():
+    keep = load_mask_array(np.array([5500.0, 7600.0, 7000.0, 8600.0]))
+    assert keep.tolist() == [True, False, False, True]
 
 
-def test_overlapping_regions_become_one():
-    joined = combine_regions(
-        [MaskRegion(10, 20, "a"), MaskRegion(50, 60)], [MaskRegion(15, 30, "b")]
-    )
-    assert joined == (MaskRegion(10, 30, "a+b"), MaskRegion(50, 60))
-
-
-@given(st.lists(st.tuples(st.floats(1, 900), st.floats(1, 90)), max_size=8))
-def test_combining_regions_masks_what_they_mask(pairs):
-    regions = [MaskRegion(start, start + width) for start, width in pairs]
-    wave = np.arange(0.5, 1000.0)
-    joined = combine_regions(regions)
-    assert (inside_regions(wave, regions) == inside_regions(wave, joined)).all()
-    assert all(a.end < b.start for a, b in zip(joined, joined[1:], strict=False))
-
-
-def test_an_empty_region_and_a_missing_column_are_refused():
-    with pytest.raises(ValueError, match="empty"):
-        MaskRegion(20, 10)
-    text = "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: start, datatype: float64}\nstart\n5\n"
-    with pytest.raises(ValueError, match="no column"):
-        parse_mask_regions(text)
+def test_masking_a_spectrum_takes_samples_away_and_gives_none_back():
+    good = WAVE > 4000
+    spectrum = Spectrum1D(WAVE, np.ones(WAVE.size), np.ones(WAVE.size), good, {"name": "star"})
+    masked = apply_mask_regions(spectrum, [WavelengthRegion(3900, 4100), WavelengthRegion(5, 6)])
+    assert masked.n_good == np.sum(WAVE > 4100)
+    assert masked.meta == spectrum.meta
+    assert spectrum.n_good == good.sum()
+    air = apply_named_mask(spectrum)
+    assert (air.good == (good & load_mask_array(WAVE))).all()
+    assert air.n_good < spectrum.n_good
 
 
 def test_reddening_lies_between_the_two_laws_in_use():

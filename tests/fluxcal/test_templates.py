@@ -167,7 +167,7 @@ def test_a_prepared_template_has_the_lines_where_the_velocity_puts_them(tree):
     centres = []
     for velocity in (0.0, 400.0):
         seen = prepare_template(template, wave, lsf, velocity=velocity)
-        depth = 1 - seen.signal.value / seen.meta["continuum"]
+        depth = 1 - seen.flux / seen.meta["continuum"]
         near = np.abs(wave - 6562.8) < 60
         centres.append(np.sum(wave[near] * depth[near] ** 3) / np.sum(depth[near] ** 3))
     # Weak neighbours blend with the line.

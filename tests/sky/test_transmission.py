@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kspecpipe.regions import WavelengthRegion
 from kspecpipe.signal import DQ, Signal
-from kspecpipe.sky.telluric import TelluricRegion
 from kspecpipe.sky.transmission import transmission_of_standards, transmission_of_table
 
 WAVELENGTH = np.arange(6500.0, 8000.0, 2.0)
-BANDS = (TelluricRegion(6860, 6950, "O2"), TelluricRegion(7590, 7670, "O2"))
+BANDS = (WavelengthRegion(6860, 6950, "O2"), WavelengthRegion(7590, 7670, "O2"))
 TRUE = (
     1
     - 0.4 * np.exp(-(((WAVELENGTH - 6900) / 15) ** 2))
@@ -60,7 +60,7 @@ def test_stars_that_are_not_standards_bad_samples_and_no_standards_are_harmless(
 
 
 def test_a_band_at_the_end_of_the_spectrum_is_not_measured():
-    late = (TelluricRegion(7960, 8100),)
+    late = (WavelengthRegion(7960, 8100),)
     assert (transmission_of_standards(stars(), WAVELENGTH, STANDARDS, late) == 1).all()
 
 
