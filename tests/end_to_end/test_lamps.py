@@ -12,8 +12,9 @@ from kspecpipe.base_recipe import run_recipe
 from kspecpipe.io import read_product
 from kspecpipe.outcome import Outcome
 from kspecpipe.plots import draw
-from kspecpipe.simulate import FrameCounts, Night, NightPlan, simulate_night
+from kspecpipe.simulate import FrameCounts, Night, NightPlan, Traps, simulate_night
 
+WITHOUT_BACKGROUND = {"mflat": {"parameters": {"subtract_background": False}}}
 COUNTS = FrameCounts(bias=3, dark=0, flat=2, arc=0, object=0)
 
 
@@ -121,3 +122,32 @@ def test_parameters_of_the_flat_do_what_they_say(night: Night, tmp_path: Path) -
     assert flat["BLAZE"].header["ESO PRO BLAZE PERIOD"] > 0
     low = {row.name: row.value for row in other.qc}["N LOW SENS"]
     assert low > 50
+
+
+def daylight(night: Night, level: float) -> None:
+    """Let the same light fall on all frames of a dome that is not quite dark, stronger below."""
+    for file in (*night.tagged("FLAT"), *night.tagged("FLATOFF")):
+        with fits.open(file.path, mode="update") as hdus:
+            rows = hdus[0].data.shape[-2]
+            light = level * np.linspace(1.5, 0.5, rows)[:, None]
+            hdus[0].data = np.round(hdus[0].data + light).astype(hdus[0].data.dtype)
+
+
+def test_frames_with_the_lamp_off_take_the_light_of_the_dome_out(tmp_path: Path) -> None:
+    counts = FrameCounts(bias=3, dark=0, flat=2, arc=0, object=0, flatoff=2)
+    traps = Traps().but(broken_cards=False, scattered_light=False, ghosts=False)
+    night = simulate_night(tmp_path, NightPlan(size="small", counts=counts, traps=traps), seed=6)
+    daylight(night, 800.0)
+    outcome = run(night, tmp_path / "products", settings=WITHOUT_BACKGROUND)
+    flat = product(outcome)
+    found = {row.name: row.value for row in outcome.qc if row.scope == "frame"}
+    live = flat["FIBRES"].data["STATUS"] != "DEAD"
+    truth = np.mean([fits.getdata(f.truth, "ELECTRON") for f in night.tagged("FLAT")], axis=0)
+    ratio = np.nanmedian((flat["EXTRACTED"].data / truth)[live], axis=1)
+    assert found["FRAMES FLATOFF"] == 2
+    assert np.abs(ratio - 1).max() < 0.02
+    # each of the three middle rows of a fibre holds a fifth to a quarter of its light
+    for share in (10, 50, 90):
+        spectrum = np.percentile(truth[live], share)
+        assert 0.15 < found[f"FIBREXP{share}"] / spectrum < 0.28
+    assert found["FIBRES EXPECTED"] == len(live)
