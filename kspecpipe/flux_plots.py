@@ -29,6 +29,7 @@ def paint_response(product: Response) -> Figure:
         axis.set_title(f"{title} the colour correction")
     best = (product.observed[0], product.model[0], product.vectors[0])
     figures.draw_match(axes[1, 2], wave, best)
+    figures.shade(axes[1, 2], wave, (response.dq & np.uint16(DQ.TELLURIC)) > 0)
     template = stars["template"][np.asarray(stars["used"], bool)][0]
     axes[1, 2].set_title(f"{names[0]}: {template}")
     axes[0, 1].set_title(f"{len(names)} of {len(stars)} stars used")

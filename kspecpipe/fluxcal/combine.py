@@ -112,11 +112,22 @@ def combine_calibration_vectors(
     common: BoolArray = np.asarray(every if every.sum() >= 10 else some)
     grey = np.median(log_response[:, common], axis=1)
     shape = log_response - grey[:, None]
-    reasons = _judge_brightness(grey, options)
-    reasons = _judge_shapes(shape[:, common], reasons, options)
+    reasons = _judge(grey, shape[:, common], options)
     # Beyond its data a star's curve is a guess.
     known = np.where(good, variance, variance + 1.0)
     return _average((shape, grey, known, model_variance), common, reasons, options)
+
+
+def _judge(grey: FloatArray, shape: FloatArray, options: CombineOptions) -> list[str]:
+    """Say which stars are odd; those left are judged again, for odd ones hide each other."""
+    reasons = [""] * grey.size
+    while True:
+        left = [star for star, reason in enumerate(reasons) if not reason]
+        found = _judge_shapes(shape[left], _judge_brightness(grey[left], options), options)
+        for star, reason in zip(left, found, strict=True):
+            reasons[star] = reason
+        if not any(found):
+            return reasons
 
 
 def _judge_brightness(grey: FloatArray, options: CombineOptions) -> list[str]:

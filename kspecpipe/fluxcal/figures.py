@@ -7,6 +7,7 @@ pictures beside the products (`kspecpipe.flux_plots`) too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 
 import numpy as np
 from astropy.table import Table
@@ -21,6 +22,8 @@ from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 
 _RESPONSE = "response [(erg/s/cm²/Å) / (electron/s/Å)]"
 _WAVELENGTH = "wavelength [Å]"
+#: Characters of a reason that fit into a panel.
+_REASON = 52
 
 
 @house_style()
@@ -81,6 +84,7 @@ def plot_template_match(
     model: FloatArray,
     response: FloatArray,
     title: str = "",
+    telluric: BoolArray | None = None,
 ) -> Figure:
     """One star over its model, and the ratio of the two.
 
@@ -96,6 +100,8 @@ def plot_template_match(
         Of this star.
     title : str
         Name and template.
+    telluric : ndarray of bool, shape (nw,), optional
+        Samples in telluric bands, which are shaded.
     """
     figure, axes = _sheet(2)
     draw_match(axes[0], wavelength, (observed, model, response))
@@ -103,6 +109,9 @@ def plot_template_match(
     axes[1].plot(wavelength, observed * response / model - 1, lw=0.5)
     axes[1].axhline(0, color="0.5", lw=0.5)
     axes[1].set(xlabel=_WAVELENGTH, ylabel="observed / model - 1", ylim=(-0.3, 0.3))
+    if telluric is not None:
+        for axis in axes:
+            shade(axis, wavelength, telluric)
     return figure
 
 
@@ -121,11 +130,18 @@ def plot_calibrated_spectrum(
         pairs = np.array([photometry.get_band(name) for name in bands]).reshape(-1, 2)
         level, error = ab_mag_to_flam(pairs[:, 0], place, pairs[:, 1])
         # The mean over a wide band need not lie on the spectrum: its width is shown.
-        axes[0].errorbar(place, level, error, width, fmt="o")
+        axes[0].errorbar(place, level, error, width, fmt="o", ms=3, lw=0.8)
+        for name, x, y in zip(bands, place, level, strict=True):
+            if wavelength[0] < x < wavelength[-1]:
+                axes[0].annotate(_short(name), (x, y), (3, 4), textcoords="offset points")
+    known = flux.value[flux.good]
+    # A few samples at the ends, of large error, would hide all others.
+    top = 1.25 * float(np.percentile(known, 99.5)) if known.size else 1.0
     axes[0].set(
         xlabel=_WAVELENGTH,
         ylabel="erg/s/cm²/Å",
         xlim=(float(wavelength[0]), float(wavelength[-1])),
+        ylim=(min(0.0, float(np.percentile(known, 0.5))) if known.size else 0.0, top),
         title=title,
     )
     return figure
@@ -142,9 +158,11 @@ def plot_grey_scales(stars: Table) -> Figure:
 def draw_response(axis: Axes, wavelength: FloatArray, response: Signal) -> None:
     """Draw the combined response, its error, and where it bridges telluric bands."""
     value, error = response.value, response.error
-    axis.fill_between(wavelength, value - error, value + error, color="0.6", alpha=0.5, lw=0)
+    low, high = value - error, value + error
+    axis.fill_between(wavelength, low, high, color="0.5", alpha=0.6, lw=0, label="error")
     axis.plot(wavelength, value, "k", lw=1.2, label="combined")
-    shade(axis, wavelength, (response.dq & np.uint16(DQ.TELLURIC)) > 0)
+    shade(axis, wavelength, (response.dq & np.uint16(DQ.TELLURIC)) > 0, label="telluric, bridged")
+    axis.legend()
     positive = value[np.isfinite(value) & (value > 0)]
     if positive.size:
         axis.set_ylim(0.7 * positive.min(), 1.4 * float(np.percentile(positive, 99)))
@@ -170,22 +188,26 @@ def draw_residuals(
     """Draw each star's shape over the combined one, less 1."""
     error = response.error / response.value
     axis.fill_between(wavelength, -error, error, color="0.85", zorder=0, label="error", lw=0)
-    for vector, name in zip(vectors, names, strict=True):
-        ratio = vector / response.value
-        axis.plot(wavelength, ratio / np.nanmedian(ratio) - 1, lw=0.8, label=name)
-    axis.set(xlabel=_WAVELENGTH, ylabel="star / combined - 1", ylim=(-0.1, 0.1))
+    shapes = vectors / response.value
+    shapes = shapes / np.nanmedian(shapes, axis=1, keepdims=True) - 1
+    for shape, name in zip(shapes, names, strict=True):
+        axis.plot(wavelength, shape, lw=0.8, label=name)
+    reach = float(np.clip(1.3 * np.nanpercentile(np.abs(shapes), 99), 0.05, 0.5))
+    axis.set(xlabel=_WAVELENGTH, ylabel="star / combined - 1", ylim=(-reach, reach))
     axis.legend()
 
 
 def draw_photometry(axis: Axes, stars: Table, stem: str) -> None:
     """Draw observed minus model magnitudes; ``stem``: ``res`` before, ``fin`` after correction."""
-    place = [load_filter_curve(band).wave_eff for band in BANDS]
-    order = np.argsort(place)
+    bands = sorted(BANDS, key=lambda band: load_filter_curve(band).wave_eff)
+    place = np.arange(len(bands))
     for row in stars[np.asarray(stars["used"], bool)]:
-        values = np.array([float(row[f"{stem}_{band}"]) for band in BANDS])
-        axis.plot(np.array(place)[order], values[order], "o-", ms=3, lw=0.8, label=row["name"])
+        values = [float(row[f"{stem}_{band}"]) for band in bands]
+        axis.plot(place, values, "o-", ms=3, lw=0.8, label=str(row["name"]))
     axis.axhline(0, color="0.5", lw=0.5)
-    axis.set(xlabel=_WAVELENGTH, ylabel="observed - model [mag]", xscale="log")
+    axis.set_xticks(place, [_short(band) for band in bands])
+    axis.set(xlabel="band", ylabel="observed - model [mag]")
+    axis.legend()
 
 
 def draw_match(
@@ -193,33 +215,55 @@ def draw_match(
 ) -> None:
     """Draw a star (observed, model, response) over its model."""
     observed, model, response = star
-    axis.plot(wavelength, observed * response, lw=0.6, label="observed")
-    axis.plot(wavelength, model, lw=0.8, label="model")
     top = float(np.nan_to_num(model).max()) or 1.0
-    axis.set(xlabel=_WAVELENGTH, ylabel="erg/s/cm²/Å", ylim=(0, 1.15 * top))
+    power = int(np.floor(np.log10(top)))
+    axis.plot(wavelength, observed * response / 10.0**power, lw=0.6, label="observed")
+    axis.plot(wavelength, model / 10.0**power, lw=0.8, label="model")
+    axis.set(
+        xlabel=_WAVELENGTH,
+        ylabel=f"flux [$10^{{{power}}}$ erg/s/cm²/Å]",
+        ylim=(0, 1.15 * top / 10.0**power),
+    )
     axis.legend()
 
 
 def draw_grey(axis: Axes, stars: Table) -> None:
-    """Draw the light that each star lost relative to the combination, and who was rejected."""
+    """Draw the light that each star lost relative to the combination, and why it was rejected."""
     grey = np.asarray(stars["grey"], float)
-    used = np.asarray(stars["used"], bool)
+    used, known = np.asarray(stars["used"], bool), np.isfinite(grey)
     place = np.arange(len(stars))
-    for chosen, style, label in ((used, "o", "used"), (~used, "x", "rejected")):
-        axis.plot(place[chosen], np.nan_to_num(grey[chosen]), style, label=label)
-    axis.axhline(0, color="0.5", lw=0.5)
-    axis.set_xticks(place, [str(name) for name in stars["name"]], fontsize=7, rotation=20)
-    axis.set_xlim(-0.5, len(stars) - 0.5)
-    reach = max(0.05, 1.2 * float(np.nanmax(np.abs(np.nan_to_num(grey)), initial=0.0)))
-    axis.set(ylabel="lost light [mag]", ylim=(-reach, reach))
+    reach = max(0.05, 1.3 * float(np.abs(grey[known]).max(initial=0.0)))
+    for style, label, chosen in (("o", "used", used), ("x", "rejected", ~used & known)):
+        if chosen.any():
+            axis.plot(grey[chosen], place[chosen], style, label=label)
+    for row in np.flatnonzero(~used):
+        reason = shorten(str(stars["reason"][row]), _REASON, placeholder=" ...")
+        at = axis.get_yaxis_transform()
+        axis.text(0.02, row - 0.1, reason, transform=at, fontsize=6, va="bottom")
+    axis.axvline(0, color="0.5", lw=0.5)
+    axis.set_yticks(place, [str(name) for name in stars["name"]], fontsize=7)
+    axis.set(xlabel="lost light [mag]", xlim=(-reach, reach), ylim=(len(stars) - 0.3, -0.7))
     axis.legend()
 
 
-def shade(axis: Axes, wavelength: FloatArray, inside: BoolArray) -> None:
+def shade(axis: Axes, wavelength: FloatArray, inside: BoolArray, label: str | None = None) -> None:
     """Shade where the mask is True."""
     axis.fill_between(
-        wavelength, 0, 1, where=inside, transform=axis.get_xaxis_transform(), color="0.9", zorder=0
+        wavelength,
+        0,
+        1,
+        where=inside,
+        transform=axis.get_xaxis_transform(),
+        color="0.9",
+        zorder=0,
+        label=label,
     )
+
+
+def _short(band: str) -> str:
+    """Return the name of a band as astronomers say it: ``gaia_bp`` is BP, ``ps1_g`` is g."""
+    survey, name = band.split("_")
+    return name if survey == "ps1" else name.upper()
 
 
 def _sheet(rows: int) -> tuple[Figure, list[Axes]]:

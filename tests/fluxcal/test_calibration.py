@@ -281,20 +281,41 @@ def test_the_catalogue_may_have_other_stars(observe, calibrate, three):
 
 def test_every_figure_shows_what_it_is_given(three):
     wave, names = three.wavelength, [str(name) for name in three.stars["name"]]
-    vectors = np.array([vector.response.value for vector in three.per_star_vectors])
+    vectors = np.array([vector.cal_factor for vector in three.per_star_vectors])
     fit = three.fits[0]
     flux = Signal.of(fit.model, (0.01 * fit.model) ** 2)
+    bridged = (three.response.dq & DQ.TELLURIC) > 0
     figures = [
         plot_calibration_summary(wave, three.response, three.stars),
         plot_per_star_vectors(wave, three.response, vectors, names),
         plot_calibration_residuals(wave, three.response, vectors, names),
         plot_photometric_residuals(three.stars),
-        plot_template_match(wave, fit.observed.value, fit.model, vectors[0], "star"),
+        plot_template_match(wave, fit.observed.value, fit.model, vectors[0], "star", bridged),
         plot_calibrated_spectrum(wave, flux, fit.photometry, "star"),
         plot_grey_scales(three.stars),
     ]
     assert all(len(figure.axes[0].lines) >= 1 for figure in figures)
     np.testing.assert_array_equal(figures[0].axes[0].lines[0].get_ydata(), three.response.value)
     assert len(figures[1].axes[0].lines) == 4
+    bands = [label.get_text() for label in figures[3].axes[0].get_xticklabels()]
+    assert bands == ["g", "BP", "r", "G", "i", "RP", "z", "J", "H", "K"]
+    assert {text.get_text() for text in figures[5].axes[0].texts} >= {"G", "r", "i"}
     for figure in figures:
         figure.canvas.draw()
+
+
+def test_the_figure_of_lost_light_tells_why_stars_were_rejected(observe, calibrate):
+    result = calibrate(observe((*STARS[:2], replace(STARS[2], variable=True))))
+    axis = plot_grey_scales(result.stars).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["variable according to Gaia"]
+    # Its brightness is unknown: it has a reason, but no place.
+    assert axis.lines[0].get_xdata().size == 2
+    assert [line.get_label() for line in axis.lines][0] == "used"
+
+
+def test_stars_tell_how_they_differ_from_their_combination(three):
+    assert three.n_stars == 3
+    residuals = np.array(three.per_star_residuals)
+    assert residuals.shape == (3, three.wavelength.size)
+    assert 0 < np.nanmedian(np.abs(residuals)) < 0.02
+    assert three.combined_vector.n_good > 700

@@ -55,6 +55,14 @@ def test_a_star_of_another_shape_is_left_out_of_three():
     assert np.abs(np.diff(found.log_response - CURVE)).max() < 1e-3
 
 
+def test_a_star_that_lost_light_is_found_beside_one_of_another_shape():
+    """A bright wrong match hides a star half off its fibre until it is left out itself."""
+    found = combine(stars([0.0, 0.005, -0.9, 0.75], bumps=[0.0, 0.002, 0.2, -0.002]))
+    assert [bool(reason) for reason in found.reasons] == [False, False, True, True]
+    assert "half off" in found.reasons[3]
+    assert found.grey_scatter < 0.01
+
+
 def test_of_two_stars_the_one_that_lost_light_is_left_out():
     found = combine(stars([0.0, 0.7]))
     assert found.reasons[0] == ""
