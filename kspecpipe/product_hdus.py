@@ -141,7 +141,8 @@ def table_of(hdu: Any) -> Table:
     """Return the table of an HDU with text as text, numbers in the byte order of the machine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
-        table = Table.read(hdu, mask_invalid=False)
+        # Named, or astropy asks all that it knows whether the HDU is theirs, and loads some of it.
+        table = Table.read(hdu, format="fits", mask_invalid=False)
     table.convert_bytestring_to_unicode()
     for name in table.colnames:
         table[name] = table[name].astype(table[name].dtype.newbyteorder("="))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from astropy.table import Table
 
+from kspecpipe.ecsv import ecsv_cells
 from kspecpipe.signal import BoolArray, FloatArray
 
 _LIGHT = 299792.458
@@ -31,24 +31,25 @@ class WavelengthRegion:
 def parse_regions(text: str) -> tuple[WavelengthRegion, ...]:
     """Read regions from the text of an ECSV table with columns ``start``, ``end`` [Angstrom, air].
 
-    The first further column of text, if there is one, names the regions.
+    The first further column, if there is one, names the regions.
 
     Raises
     ------
     ValueError
         If a column is missing or a region is empty.
     """
-    table = Table.read(text.splitlines(), format="ascii.ecsv")
-    missing = {"start", "end"} - set(table.colnames)
+    names, lines = ecsv_cells(text)
+    missing = {"start", "end"} - set(names)
     if missing:
         raise ValueError(
-            f"regions have no column {sorted(missing)}; found {table.colnames}, expected start, "
+            f"regions have no column {sorted(missing)}; found {names}, expected start, "
             "end and optionally a name"
         )
-    labels = [name for name in table.colnames if table[name].dtype.kind == "U"]
-    names = table[labels[0]] if labels else [""] * len(table)
-    rows = zip(table["start"], table["end"], names, strict=True)
-    return tuple(WavelengthRegion(float(start), float(end), str(name)) for start, end, name in rows)
+    label = next((name for name in names if name not in ("start", "end")), "")
+    rows = (dict(zip(names, cells, strict=True)) for _, _, cells in lines)
+    return tuple(
+        WavelengthRegion(float(row["start"]), float(row["end"]), row.get(label, "")) for row in rows
+    )
 
 
 def combine_regions(*lists: Sequence[WavelengthRegion]) -> tuple[WavelengthRegion, ...]:

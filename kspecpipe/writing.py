@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io.ascii import ecsv
 from astropy.table import Table
 
 from kspecpipe import io
 from kspecpipe.atomic import write_text
 from kspecpipe.declare import ProductSpec
+from kspecpipe.ecsv import ecsv_text
 from kspecpipe.errors import InputError, KspecError, ProductError
 from kspecpipe.frame import FrameInfo
 from kspecpipe.gathered import GatheredInputs, header_number
@@ -195,8 +195,7 @@ def write_tables(written: Sequence[Written], log: logging.Logger) -> None:
         try:
             table = io.read_table(item.path, "QC")
             if table is not None:
-                text = "\n".join(ecsv.Ecsv().write(table)) + "\n"
-                write_text(item.path.with_name(f"{item.path.stem}_qc.ecsv"), text)
+                write_text(item.path.with_name(f"{item.path.stem}_qc.ecsv"), ecsv_text(table))
         except (KspecError, OSError) as error:
             # As with pictures: the product stands, and holds the same table.
             log.warning("%s: no QC table beside it: %s", item.path.name, error)

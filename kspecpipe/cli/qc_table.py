@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io.ascii import ecsv
 from astropy.table import Table
 from rich import box
 from rich.console import Console, JustifyMethod
@@ -23,6 +22,7 @@ from rich.text import Text
 
 from kspecpipe.atomic import write_files
 from kspecpipe.cli.qc import store_path
+from kspecpipe.ecsv import ecsv_text
 from kspecpipe.errors import ExitCode, ProductError, SettingsError
 from kspecpipe.qc import Flag
 from kspecpipe.quality.history import COLUMNS, Row, Selection, flag_of, limits_of, select_metrics
@@ -107,7 +107,7 @@ def render(rows: Sequence[Row], form: str) -> bytes:
         found = [{name: _plain(row[name]) for name in COLUMNS} for row in rows]
         return (json.dumps(found, allow_nan=False) + "\n").encode()
     if form == "ecsv":
-        return ("\n".join(ecsv.Ecsv().write(_astropy_table(rows))) + "\n").encode()
+        return ecsv_text(_astropy_table(rows)).encode()
     if form == "parquet":
         return _parquet(rows)
     stream = io.StringIO()

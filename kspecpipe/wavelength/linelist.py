@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kspecpipe.ecsv import ecsv_cells
 from kspecpipe.signal import BoolArray, FloatArray
 
 StrArray = npt.NDArray[np.str_]
@@ -113,16 +113,12 @@ def _arc_rows(text: str) -> Iterator[tuple[float, float, str]]:
 
 def _ecsv_rows(text: str) -> Iterator[tuple[float, float, str]]:
     """Yield wavelength, intensity and species of an ECSV table."""
-    lines = text.splitlines()
-    delimiter = next((m[1] for line in lines if (m := re.match(r"# delimiter: '(.)'", line))), " ")
-    body = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
-    cells = csv.reader((line for _, line in body), delimiter=delimiter, skipinitialspace=True)
-    names = next(cells, [])
+    names, rows = ecsv_cells(text)
     if "wavelength" not in names:
         raise ValueError(
             f"the line list has columns {names}; expected wavelength, species, intensity"
         )
-    for (number, line), values in zip(body[1:], cells, strict=True):
+    for number, line, values in rows:
         row = dict(zip(names, values, strict=False))
         yield _row(
             number, line, row["wavelength"], row.get("intensity", ""), row.get("species", "")
