@@ -26,7 +26,12 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         "index; download: fetch models from the archive",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the library")
-    parser.add_argument("--resolution", type=int, metavar="R", help="resolving power [10000]")
+    parser.add_argument(
+        "--resolution",
+        type=int,
+        metavar="R",
+        help="resolving power [the one there is; download: 10000]",
+    )
     parser.add_argument("--read", action="store_true", help="check: read every model")
     fetch = parser.add_argument_group("download")
     fetch.add_argument("--dry-run", action="store_true", help="only list what would be fetched")
@@ -104,13 +109,18 @@ def _download(arguments: argparse.Namespace) -> int:
 
     if arguments.workers is not None and arguments.workers < 1:
         raise SettingsError(f"--workers {arguments.workers}: at least 1 is needed")
-    standard = Subgrid()
-    subgrid = Subgrid(
-        teff=tuple(arguments.teff or standard.teff),
-        logg=tuple(arguments.logg or standard.logg),
-        feh=tuple(arguments.feh or standard.feh),
-        resolution=arguments.resolution or standard.resolution,
-    )
+    if arguments.archive and not arguments.archive.startswith(("http://", "https://")):
+        raise SettingsError(f"--archive {arguments.archive}: http:// or https:// is expected")
+    standard, given = Subgrid(), arguments.resolution
+    try:
+        subgrid = Subgrid(
+            teff=tuple(arguments.teff or standard.teff),
+            logg=tuple(arguments.logg or standard.logg),
+            feh=tuple(arguments.feh or standard.feh),
+            resolution=standard.resolution if given is None else given,
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     options = FetchOptions(
         workers=arguments.workers or FetchOptions().workers,
         force=arguments.force,
@@ -125,10 +135,11 @@ def _download(arguments: argparse.Namespace) -> int:
     for name, words in list(summary.problems.items())[:_SHOWN]:
         sys.stderr.write(f"kspec: {name}: {words}\n")
     sys.stdout.write(f"{short_path(arguments.folder)}: {summary.text()}\n")
-    if summary.count("error"):
-        raise ProductError(
-            f"{summary.count('error')} files could not be fetched; run the same command again"
-        )
+    failed = summary.count("error")
+    if failed and summary.count("planned"):
+        raise ProductError("no wavelengths, so nothing else was tried; run the same command again")
+    if failed:
+        raise ProductError(f"files not fetched: {failed}; run the same command again")
     return int(ExitCode.OK)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import itertools
 import os
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from kspecpipe.fluxcal.templates import (
     IndexedModel,
@@ -26,6 +31,7 @@ Outcome = Literal["ok", "skipped", "not found", "error", "planned"]
 ARCHIVE = "https://archive.stsci.edu/hlsps/bosz/bosz2024"
 _TIMEOUT = 60.0
 _BLOCK = 1 << 16
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,15 @@ class Subgrid:
     alpha_feh: float = -0.5
     hot: float = 7500.0
     resolution: int = 10000
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can have."""
+        numbers = np.array([*self.teff, *self.logg, *self.feh])
+        if not np.isfinite(numbers).all() or not min((*self.teff, self.resolution)) > 0:
+            raise ValueError(
+                f"Teff {self.teff}, log g {self.logg}, [M/H] {self.feh} and resolution "
+                f"{self.resolution} must be numbers, the first and the last positive"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +102,7 @@ class FetchSummary:
     Parameters
     ----------
     outcomes : dict
-        Outcome by path below the library's folder.
+        Outcome by path below the library's folder; ``planned``: not tried.
     problems : dict
         Words on each error.
     """
@@ -132,8 +147,10 @@ def download_templates(
 ) -> FetchSummary:
     """Fetch a sub-grid of the library.
 
-    The index is written first, with all that is to come, so that a library which was cut short
-    knows what it lacks; what the archive does not have leaves the index at the end.
+    The wavelengths come first: if they cannot be fetched, nothing else is tried. The index is
+    written before the models, with all that is to come, so that a library which was cut short knows
+    what it lacks; what the archive does not have leaves the index at the end. A file whose size is
+    not that of the index is fetched again.
 
     Parameters
     ----------
@@ -156,31 +173,46 @@ def download_templates(
     if how.dry_run:
         return FetchSummary(dict.fromkeys(names, "planned"))
     folder.mkdir(parents=True, exist_ok=True)
-    # Models that were fetched earlier stay in the index.
-    earlier = [model.path for model in read_index(folder, wanted.resolution)]
-    listed = list(dict.fromkeys([*earlier, *names[1:]]))
-    _index(folder, wanted.resolution, listed)
+    _sweep(folder)
+    earlier = {model.path: model.size for model in read_index(folder, wanted.resolution)}
     problems: dict[str, str] = {}
 
     def fetch(name: str) -> Outcome:
-        outcome, words = _fetch(folder, name, how)
+        outcome, words = _fetch(folder, name, how, earlier.get(name))
+        if outcome == "not found" and name == names[0]:
+            outcome, words = "error", "not in the archive; are its address and resolution right?"
         if words:
             problems[name] = words
         if report is not None:
             report(name, outcome)
         return outcome
 
-    with ThreadPoolExecutor(max_workers=how.workers) as pool:
-        outcomes = dict(zip(names, pool.map(fetch, names), strict=True))
-    found = [name for name in listed if outcomes.get(name) != "not found"]
-    _index(folder, wanted.resolution, found)
+    outcomes: dict[str, Outcome] = dict.fromkeys(names, "planned")
+    outcomes[names[0]] = fetch(names[0])
+    if outcomes[names[0]] != "error":
+        # Models that were fetched earlier stay in the index.
+        listed = list(dict.fromkeys([*earlier, *names[1:]]))
+        _index(folder, wanted.resolution, listed, earlier)
+        with ThreadPoolExecutor(max_workers=how.workers) as pool:
+            outcomes.update(zip(names[1:], pool.map(fetch, names[1:]), strict=True))
+        found = [name for name in listed if outcomes.get(name) != "not found"]
+        lost = {name: earlier.get(name) for name in found if outcomes.get(name) == "error"}
+        _index(folder, wanted.resolution, found, lost)
     return FetchSummary(outcomes, problems)
 
 
-def _fetch(folder: Path, name: str, options: FetchOptions) -> tuple[Outcome, str]:
-    """Fetch one file, with several tries."""
+def _sweep(folder: Path) -> None:
+    """Remove what an earlier run left when it was killed; younger parts may still be growing."""
+    for part in folder.rglob(".*.part"):
+        if time.time() - part.stat().st_mtime > 2 * _TIMEOUT:
+            part.unlink(missing_ok=True)
+
+
+def _fetch(folder: Path, name: str, options: FetchOptions, size: int | None) -> tuple[Outcome, str]:
+    """Fetch one file, with several tries, unless it is there with the size it had, if known."""
     target = folder / name
-    if not options.force and target.exists() and target.stat().st_size > 0:
+    there = target.stat().st_size if target.exists() else 0
+    if not options.force and there > 0 and size in (None, there):
         return "skipped", ""
     for place in _places(name):
         outcome, words = _try_often(f"{options.archive}/{place}", target, options)
@@ -209,8 +241,8 @@ def _try_often(url: str, target: Path, options: FetchOptions) -> tuple[Outcome, 
             if error.code in (404, 410):
                 return "not found", ""
             words = f"HTTP status {error.code}"
-        except (OSError, ValueError) as error:
-            words = str(error)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            words = str(error) or type(error).__name__
         else:
             return "ok", ""
     return "error", words
@@ -226,23 +258,31 @@ def _transfer(url: str, target: Path) -> None:
             with os.fdopen(handle, "wb") as sink:
                 while block := source.read(_BLOCK):
                     size += sink.write(block)
-            _require_whole(size, source.headers.get("Content-Length"))
+            _require_whole(Path(name), size, source.headers.get("Content-Length"))
             Path(name).replace(target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
 
 
-def _require_whole(size: int, announced: str | None) -> None:
+def _require_whole(path: Path, size: int, announced: str | None) -> None:
+    """Refuse what broke off: by its size, or by its end if nothing announced the size."""
     if size == 0 or (announced is not None and size != int(announced)):
         raise OSError(f"{size} bytes came, {announced or 'more'} were announced")
+    if announced is None and path.read_bytes()[:2] == _GZIP:
+        try:
+            gzip.decompress(path.read_bytes())
+        except (EOFError, zlib.error) as error:
+            raise OSError(f"{size} bytes came, not the whole file ({error})") from None
 
 
-def _index(folder: Path, resolution: int, names: Sequence[str]) -> None:
-    """Write the index of these models, with the sizes of those that are there."""
+def _index(
+    folder: Path, resolution: int, names: Sequence[str], sizes: Mapping[str, int | None]
+) -> None:
+    """Write the index of these models; ``sizes`` are those that files should have, if known."""
     models = []
     for name in names:
         path = folder / name
-        size = path.stat().st_size if path.exists() else None
+        size = sizes.get(name) or (path.stat().st_size if path.exists() else None)
         models.append(IndexedModel(name, size, parse_bosz_filename(name)))
     store_index(folder, resolution, models)

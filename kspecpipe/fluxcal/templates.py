@@ -303,7 +303,8 @@ class TemplateLibrary:
         if table.ndim != 2 or table.shape[0] != wave.size or table.shape[1] < 2:
             raise RecipeError(
                 f"{model.path} has {table.shape[0]} rows, the library's wavelengths {wave.size}: "
-                "the file is incomplete or of another resolution; download it again (--force)"
+                "the file is incomplete or of another resolution; delete it and fetch it again "
+                "with kspec templates download"
             )
         surface = 4 * np.pi * table[:, -2:]
         flux, continuum = np.ascontiguousarray(surface.T)
@@ -427,7 +428,8 @@ def _numbers(path: Path) -> FloatArray:
         return np.loadtxt(io.BytesIO(text), ndmin=1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RecipeError(
-            f"{path.name} is damaged ({error}); download it again (--force)"
+            f"{path.name} is damaged ({error}); delete it and fetch it again with kspec templates "
+            "download"
         ) from None
 
 

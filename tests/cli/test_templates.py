@@ -136,10 +136,31 @@ def test_archive_that_does_not_answer_is_an_error_after_three_tries(kspec, tmp_p
         "templates", "download", tmp_path / "new", *CHOICE, "--archive", "http://127.0.0.1:9"
     )
     assert result.code == 1
-    assert "0 ok, 0 skipped, 0 not found, 3 error" in result.out
-    assert "3 files could not be fetched" in result.err
-    assert set(pauses) == {2.0}
+    assert "0 ok, 0 skipped, 0 not found, 1 error, 2 planned" in result.out
+    assert "nothing else was tried" in result.err
+    assert pauses == [2.0, 2.0]
     assert kspec("templates", "check", tmp_path / "new").code == 3
+
+
+def test_archive_without_the_wavelengths_makes_no_library(kspec, tmp_path, archive):
+    next(archive[1].glob("bosz2024_wave_*")).unlink()
+    words = ("templates", "download", tmp_path / "new", *CHOICE, "--archive", archive[0])
+    result = kspec(*words)
+    assert result.code == 1
+    assert "not in the archive; are its address and resolution right?" in result.err
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+
+
+def test_model_that_is_cut_short_is_fetched_again(kspec, tmp_path, archive):
+    words = ("templates", "download", tmp_path / "new", *CHOICE, "--archive", archive[0])
+    kspec(*words)
+    model = sorted((tmp_path / "new").rglob("*.txt.gz"))[0]
+    whole = model.read_bytes()
+    model.write_bytes(whole[:500])
+    assert "of another size" in kspec("templates", "check", tmp_path / "new").out
+    assert "1 ok, 2 skipped" in kspec(*words).out
+    assert model.read_bytes() == whole
+    assert kspec("templates", "check", tmp_path / "new", "--read").code == 0
 
 
 @pytest.mark.parametrize(
@@ -150,6 +171,10 @@ def test_archive_that_does_not_answer_is_an_error_after_three_tries(kspec, tmp_p
         ("download", "x", "--read"),
         ("download", "x", "--workers", 0),
         ("download", "x", "--workers", -1),
+        ("download", "x", "--archive", "archive.org"),
+        ("download", "x", "--teff", -6000),
+        ("download", "x", "--feh", "nan"),
+        ("download", "x", "--resolution", 0),
         ("fetch", "x"),
         ("check",),
     ],

@@ -1,10 +1,12 @@
 """Fetching templates from a server on this machine."""
 
+import os
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kspecpipe.errors import RecipeError
@@ -28,6 +30,8 @@ class Archive(BaseHTTPRequestHandler):
             state["asked"].append(name)
             failures = state["failures"].get(Path(name).name, 0)
             state["failures"][Path(name).name] = failures - 1
+        if state["barrier"] and name.startswith("r500/"):
+            state["barrier"].wait(timeout=20)
         path = state["folder"] / name
         if not path.is_file():
             self.send_error(404)
@@ -36,7 +40,8 @@ class Archive(BaseHTTPRequestHandler):
         else:
             body = path.read_bytes()
             self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
+            if not state["silent"]:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[:100] if Path(name).name in state["broken"] else body)
 
@@ -53,6 +58,8 @@ def archive(tmp_path):
         "asked": [],
         "failures": {},
         "broken": set(),
+        "silent": False,
+        "barrier": None,
         "lock": threading.Lock(),
     }
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Archive, state=state))
@@ -87,6 +94,15 @@ def test_a_fetched_library_is_complete_and_can_be_used(archive, tmp_path):
     assert summary.text() == "5 ok, 0 skipped, 0 not found, 0 error"
     assert check_library(tmp_path / "lib").complete
     assert len(TemplateLibrary(tmp_path / "lib").grid()) == 4
+
+
+def test_eight_models_come_at_a_time_with_three_tries_two_seconds_apart(archive, tmp_path):
+    """No answer comes before eight questions are there."""
+    archive["barrier"] = threading.Barrier(8)
+    eight = Subgrid(tuple(range(5000, 5800, 100)), (4.0,), (0.0,), resolution=500)
+    summary = download_templates(tmp_path / "lib", eight, FetchOptions(archive=archive["url"]))
+    assert summary.text() == "1 ok, 0 skipped, 8 not found, 0 error"
+    assert (FetchOptions().workers, FetchOptions().tries, FetchOptions().pause) == (8, 3, 2.0)
 
 
 def test_what_is_there_is_skipped_unless_forced(archive, tmp_path):
@@ -132,6 +148,38 @@ def test_a_transfer_that_breaks_off_leaves_no_file(archive, tmp_path):
     assert fetch(archive, tmp_path / "lib", tries=1).count("error") == 1
     assert not list((tmp_path / "lib").rglob(name))
     assert not list((tmp_path / "lib").rglob(".*"))
+
+
+def test_a_transfer_of_unknown_length_that_breaks_off_leaves_no_file(archive, tmp_path):
+    name = sorted((archive["folder"] / "r500").rglob("*.gz"))[0].name
+    archive["broken"], archive["silent"] = {name}, True
+    summary = fetch(archive, tmp_path / "lib", tries=1)
+    assert (summary.count("ok"), summary.count("error")) == (4, 1)
+    assert "not the whole file" in next(iter(summary.problems.values()))
+    assert not list((tmp_path / "lib").rglob(name))
+
+
+def test_an_answer_that_is_no_http_is_an_error_in_words(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(Archive, "protocol_version", "no protocol")
+    summary = fetch(archive, tmp_path / "lib", tries=1)
+    assert summary.text() == "0 ok, 0 skipped, 0 not found, 1 error, 4 planned"
+    assert "no protocol" in next(iter(summary.problems.values()))
+
+
+def test_what_a_killed_run_left_is_swept_but_not_what_still_grows(archive, tmp_path):
+    fetch(archive, tmp_path / "lib")
+    old, young = (tmp_path / "lib" / "r500" / f".{name}.part" for name in ("old", "young"))
+    for part in (old, young):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    fetch(archive, tmp_path / "lib")
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("changes", [{"teff": (-6000.0,)}, {"feh": (np.nan,)}, {"resolution": 0}])
+def test_a_subgrid_that_no_library_has_is_refused(changes):
+    with pytest.raises(ValueError, match="must be numbers"):
+        Subgrid(**changes)
 
 
 def test_wavelengths_are_found_where_the_archive_has_put_them(archive, tmp_path):
