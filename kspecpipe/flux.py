@@ -10,7 +10,6 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe import fibres
-from kspecpipe.declare import Declared, metric
 from kspecpipe.errors import RecipeError
 from kspecpipe.flux_products import Calibrated, Response, axis_wavelength
 from kspecpipe.fluxcal import (
@@ -29,41 +28,6 @@ from kspecpipe.signal import FloatArray, Signal
 from kspecpipe.spectra import Reduced
 
 _DAY = 86400.0
-
-
-class BandResiduals(Declared):
-    """Observed minus model magnitude of the used stars in each band, before any correction."""
-
-    colour_gaia_g: list[float | None] = metric(
-        "RESIDUAL GAIA G", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_gaia_bp: list[float | None] = metric(
-        "RESIDUAL GAIA BP", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_gaia_rp: list[float | None] = metric(
-        "RESIDUAL GAIA RP", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_ps1_g: list[float | None] = metric(
-        "RESIDUAL PS1 G", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_ps1_r: list[float | None] = metric(
-        "RESIDUAL PS1 R", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_ps1_i: list[float | None] = metric(
-        "RESIDUAL PS1 I", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_ps1_z: list[float | None] = metric(
-        "RESIDUAL PS1 Z", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_2mass_j: list[float | None] = metric(
-        "RESIDUAL 2MASS J", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_2mass_h: list[float | None] = metric(
-        "RESIDUAL 2MASS H", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_2mass_k: list[float | None] = metric(
-        "RESIDUAL 2MASS K", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,6 @@ from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.declare import (
     Declared,
     calibration,
-    metric,
     parameter,
     product,
     static,
@@ -20,7 +19,6 @@ from kspecpipe.declare import (
 )
 from kspecpipe.errors import CalibrationMissingError, RecipeError
 from kspecpipe.flux import (
-    BandResiduals,
     FluxExposure,
     borrowed,
     calibrate_exposure,
@@ -29,6 +27,7 @@ from kspecpipe.flux import (
     open_exposure,
     response_product,
 )
+from kspecpipe.flux_metrics import Derived, FluxMetrics, flux_metrics
 from kspecpipe.flux_products import Calibrated, Response
 from kspecpipe.fluxcal import (
     FluxcalOptions,
@@ -43,9 +42,6 @@ from kspecpipe.fluxcal.lines import MatchOptions
 from kspecpipe.fluxcal.response import ResponseOptions
 from kspecpipe.regions import WavelengthRegion
 from kspecpipe.spectra import Reduced
-
-#: A response and the numbers by which it is judged; without stars of its own there are no numbers.
-Derived = tuple[Response | None, Mapping[str, float]]
 
 
 class Fluxcal(BaseRecipe):
@@ -127,71 +123,8 @@ class Fluxcal(BaseRecipe):
             "CALIBRATED", tech="MOS", per_exposure=True, doc="spectra above the air"
         )
 
-    class Metrics(BandResiduals):
-        used: list[int] = metric("STARS USED", scope="exposure", doc="stars in the response")
-        rejected: list[int] = metric(
-            "STARS REJECTED", scope="exposure", doc="stars left out, for the reasons in STARS"
-        )
-        grey: list[float | None] = metric(
-            "GREY SCATTER",
-            unit="mag",
-            scope="exposure",
-            doc="scatter of the stars' brightness",
-            needs="at least two stars",
-        )
-        shape: list[float | None] = metric(
-            "SHAPE SCATTER",
-            scope="exposure",
-            doc="relative scatter of the stars' responses without their brightness",
-            needs="at least two stars",
-        )
-        colour: list[float | None] = metric(
-            "COLOUR RMS",
-            unit="mag",
-            scope="exposure",
-            doc="magnitudes of the stars less those of their corrected models",
-            needs="a usable star",
-        )
-        error: list[float] = metric(
-            "RESPONSE ERROR", scope="exposure", doc="median relative error of the response"
-        )
-        zero_point: list[float] = metric(
-            "ZERO POINT",
-            unit="mag",
-            scope="exposure",
-            doc="AB magnitude that gives 1 electron/s/Angstrom near 6000 Angstrom",
-        )
-        change: list[float | None] = metric(
-            "ZERO POINT CHANGE",
-            unit="mag",
-            scope="exposure",
-            doc="against the RESPONSE given; positive: more light is detected now",
-            needs="a RESPONSE and a usable star",
-        )
-        teff: list[float | None] = metric(
-            "STAR TEFF", unit="K", scope="exposure", doc="median", needs="a usable star"
-        )
-        velocity: list[float | None] = metric(
-            "STAR VELOCITY", unit="km/s", scope="exposure", doc="median", needs="a usable star"
-        )
-        ebv: list[float | None] = metric(
-            "STAR EBV", unit="mag", scope="exposure", doc="median", needs="a usable star"
-        )
-        snr: list[float | None] = metric(
-            "STAR SNR", scope="exposure", doc="median per pixel", needs="a usable star"
-        )
-        chi2: list[float | None] = metric(
-            "TEMPLATE CHI2",
-            scope="exposure",
-            doc="median reduced chi-squared of the lines",
-            needs="a usable star",
-        )
-        margin: list[float | None] = metric(
-            "RUNNER UP MARGIN",
-            scope="exposure",
-            doc="median chi-squared of the second best model less that of the best",
-            needs="a usable star",
-        )
+    class Metrics(FluxMetrics):
+        pass
 
     def check_tags(self, tags: Collection[str]) -> None:
         """Ask for a catalogue with templates, or a response."""
@@ -223,7 +156,7 @@ class Fluxcal(BaseRecipe):
             response=own if any(response is not None for response in own) else None,
             calibrated=calibrated,
         )
-        return products, self._metrics(derived, applied, inputs.response)
+        return products, self.Metrics(**flux_metrics(derived, applied, inputs.response))
 
     def _derive(
         self, exposure: FluxExposure, curve: ExtinctionCurve, inputs: Any, parameters: Any
@@ -278,36 +211,6 @@ class Fluxcal(BaseRecipe):
         self.log.warning("%s: calibrated with the response of %s", exposure.reduced.name, name)
         return borrowed(response, name)
 
-    def _metrics(
-        self, derived: Sequence[Derived], applied: Sequence[Response], reference: Response | None
-    ) -> Metrics:
-        def each(key: str) -> list[float | None]:
-            values = [numbers.get(key, float("nan")) for _, numbers in derived]
-            return [value if np.isfinite(value) else None for value in values]
-
-        zero = [float(response.calibration.get("FCALZP", np.nan)) for response in applied]
-        before = None if reference is None else reference.calibration.get("FCALZP")
-        return self.Metrics(
-            **{name: each(name) for name in BandResiduals.specs},
-            used=[int(numbers.get("stars_used", 0)) for _, numbers in derived],
-            rejected=[int(numbers.get("stars_rejected", 0)) for _, numbers in derived],
-            grey=each("grey_scatter"),
-            shape=each("shape_scatter"),
-            colour=each("colour_rms"),
-            error=[_median_error(response) for response in applied],
-            zero_point=zero,
-            change=[
-                float(now - before) if response is not None and before is not None else None
-                for now, (response, _) in zip(zero, derived, strict=True)
-            ],
-            teff=each("teff"),
-            velocity=each("velocity"),
-            ebv=each("ebv"),
-            snr=each("snr"),
-            chi2=each("chi2"),
-            margin=each("runner_up"),
-        )
-
 
 def _options(inputs: Any, parameters: Any) -> FluxcalOptions:
     standard = Limits()
@@ -322,8 +225,3 @@ def _options(inputs: Any, parameters: Any) -> FluxcalOptions:
         match=MatchOptions(metric=parameters.metric),
         response=ResponseOptions(spacing=parameters.knots),
     )
-
-
-def _median_error(response: Response) -> float:
-    vector = response.response
-    return float(np.median((vector.error / vector.value)[vector.good]))
