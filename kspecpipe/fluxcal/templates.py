@@ -379,7 +379,10 @@ def _choose_resolution(folder: Path, resolution: int | None) -> int:
     if resolution is None and len(there) == 1:
         return there[0]
     if resolution is None:
-        raise RecipeError(f"{folder.name} holds the resolutions {there}; say which one to use")
+        raise RecipeError(
+            f"{folder.name} holds the resolutions {there}; name one with --resolution, where "
+            "that is asked for, else keep each in a folder of its own"
+        )
     if resolution not in there:
         raise RecipeError(
             f"{folder.name} holds templates of resolution {there}, not {resolution}; ask for one "

@@ -63,7 +63,7 @@ def archive(tmp_path):
         "lock": threading.Lock(),
     }
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Archive, state=state))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     state["url"] = f"http://127.0.0.1:{server.server_port}"
     yield state

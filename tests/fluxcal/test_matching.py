@@ -47,6 +47,16 @@ def test_temperature_from_colour_is_that_of_the_librarys_own_colours(grid):
         assert found.beyond == 0
 
 
+def test_the_relation_of_colour_and_temperature_belongs_to_the_library_not_to_a_zero_point(grid):
+    """With a zero point wrong by 0.77 mag in library and star alike nothing changes."""
+    wrong = np.where([name == "gaia_rp" for name in BANDS], 0.77, 0.0)
+    shifted = replace(grid, magnitude=grid.magnitude + wrong)
+    for row in (0, 9, 20):
+        right = estimate_teff_from_colors(grid, magnitudes(grid, row))
+        same = estimate_teff_from_colors(shifted, magnitudes(shifted, row))
+        assert same.teff == pytest.approx(right.teff, abs=1e-3)
+
+
 def test_without_gaia_another_colour_is_used_and_without_any_none(grid):
     full = magnitudes(grid, 3)
     gaia = np.array([name.startswith("gaia") for name in BANDS])

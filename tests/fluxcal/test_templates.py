@@ -62,6 +62,18 @@ def test_surface_flux_is_four_pi_times_the_eddington_flux_on_the_shared_waveleng
     np.testing.assert_allclose(template.continuum, 4 * np.pi * continuum, rtol=1e-4)
 
 
+def test_parsed_models_are_on_air_wavelengths_and_their_files_in_vacuum(tree):
+    library = TemplateLibrary(tree)
+    template, grid = library.load(library.models[0]), library.grid(keep=False)
+    depth = 1 - template.flux / template.continuum
+    near = (template.wavelength > 6500) & (template.wavelength < 6630)
+    vacuum = np.average(template.wavelength[near], weights=depth[near] ** 4)
+    depth = 1 - grid.flux[0] / grid.continuum[0]
+    near = (grid.wavelength > 6498) & (grid.wavelength < 6628)
+    air = np.average(grid.wavelength[near], weights=depth[near] ** 4)
+    assert vacuum / air == pytest.approx(1.000276, abs=1e-5)
+
+
 def test_models_are_selected_without_reading_them(tree):
     library = TemplateLibrary(tree)
     for path in tree.rglob("*.gz"):
