@@ -14,39 +14,35 @@ from kspecpipe.flux_products import Response
 Derived = tuple[Response | None, Mapping[str, float]]
 
 
+def _residual(name: str) -> Any:
+    return metric(
+        name,
+        unit="mag",
+        scope="exposure",
+        needs="measured",
+        doc="observed - model, mean of the used stars before the colour correction",
+    )
+
+
+def _of_stars(name: str, doc: str, unit: str = "") -> Any:
+    return metric(
+        name, unit=unit, scope="exposure", doc=f"{doc}, median of the used", needs="a usable star"
+    )
+
+
 class BandResiduals(Declared):
     """Observed minus model magnitude of the used stars in each band, before any correction."""
 
-    colour_gaia_g: list[float | None] = metric(
-        "RESIDUAL GAIA G", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_gaia_bp: list[float | None] = metric(
-        "RESIDUAL GAIA BP", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_gaia_rp: list[float | None] = metric(
-        "RESIDUAL GAIA RP", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_ps1_g: list[float | None] = metric(
-        "RESIDUAL PS1 G", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_ps1_r: list[float | None] = metric(
-        "RESIDUAL PS1 R", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_ps1_i: list[float | None] = metric(
-        "RESIDUAL PS1 I", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_ps1_z: list[float | None] = metric(
-        "RESIDUAL PS1 Z", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_2mass_j: list[float | None] = metric(
-        "RESIDUAL 2MASS J", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_2mass_h: list[float | None] = metric(
-        "RESIDUAL 2MASS H", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
-    colour_2mass_k: list[float | None] = metric(
-        "RESIDUAL 2MASS K", unit="mag", scope="exposure", needs="measured", doc="observed - model"
-    )
+    colour_gaia_g: list[float | None] = _residual("RESIDUAL GAIA G")
+    colour_gaia_bp: list[float | None] = _residual("RESIDUAL GAIA BP")
+    colour_gaia_rp: list[float | None] = _residual("RESIDUAL GAIA RP")
+    colour_ps1_g: list[float | None] = _residual("RESIDUAL PS1 G")
+    colour_ps1_r: list[float | None] = _residual("RESIDUAL PS1 R")
+    colour_ps1_i: list[float | None] = _residual("RESIDUAL PS1 I")
+    colour_ps1_z: list[float | None] = _residual("RESIDUAL PS1 Z")
+    colour_2mass_j: list[float | None] = _residual("RESIDUAL 2MASS J")
+    colour_2mass_h: list[float | None] = _residual("RESIDUAL 2MASS H")
+    colour_2mass_k: list[float | None] = _residual("RESIDUAL 2MASS K")
 
 
 class FluxMetrics(BandResiduals):
@@ -92,29 +88,17 @@ class FluxMetrics(BandResiduals):
         doc="against the RESPONSE given; positive: more light is detected now",
         needs="a RESPONSE and a usable star",
     )
-    teff: list[float | None] = metric(
-        "STAR TEFF", unit="K", scope="exposure", doc="median", needs="a usable star"
+    teff: list[float | None] = _of_stars("STAR TEFF", "temperature of the stars", "K")
+    velocity: list[float | None] = _of_stars(
+        "STAR VELOCITY", "radial velocity of the stars as seen from the ground", "km/s"
     )
-    velocity: list[float | None] = metric(
-        "STAR VELOCITY", unit="km/s", scope="exposure", doc="median", needs="a usable star"
+    ebv: list[float | None] = _of_stars("STAR EBV", "reddening E(B-V) of the stars", "mag")
+    snr: list[float | None] = _of_stars("STAR SNR", "signal-to-noise ratio per pixel of the stars")
+    chi2: list[float | None] = _of_stars(
+        "TEMPLATE CHI2", "reduced chi-squared of the lines of the stars"
     )
-    ebv: list[float | None] = metric(
-        "STAR EBV", unit="mag", scope="exposure", doc="median", needs="a usable star"
-    )
-    snr: list[float | None] = metric(
-        "STAR SNR", scope="exposure", doc="median per pixel", needs="a usable star"
-    )
-    chi2: list[float | None] = metric(
-        "TEMPLATE CHI2",
-        scope="exposure",
-        doc="median reduced chi-squared of the lines",
-        needs="a usable star",
-    )
-    margin: list[float | None] = metric(
-        "RUNNER UP MARGIN",
-        scope="exposure",
-        doc="median chi-squared of the second best model less that of the best",
-        needs="a usable star",
+    margin: list[float | None] = _of_stars(
+        "RUNNER UP MARGIN", "chi-squared of the second best model less that of the best"
     )
 
 

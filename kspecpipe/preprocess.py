@@ -41,7 +41,11 @@ class DetectorCalibrations(Declared):
         doc="dark rate, and shapes of varying glow",
     )
     bad_pixels: list[BadPixelMap] = calibration(
-        "BAD_PIXEL_MAP", default=None, match=("shape",), several="list", doc="bad pixels"
+        "BAD_PIXEL_MAP",
+        default=None,
+        match=("shape",),
+        several="list",
+        doc="bad pixels; maps are combined",
     )
     pixel_flat: PixelFlat | None = calibration(
         "PIXEL_FLAT", default=None, match=("shape",), doc="response of each pixel"

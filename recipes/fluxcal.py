@@ -67,10 +67,14 @@ class Fluxcal(BaseRecipe):
             doc="sky-subtracted spectra in electrons, not yet calibrated",
         )
         catalogue: Table | None = user_file(
-            "STD_CATALOG", default=None, doc="magnitudes of the standards (ATLAS Refcat2 CSV)"
+            "STD_CATALOG",
+            default=None,
+            doc="magnitudes of the standards (ATLAS Refcat2 CSV); needed without a RESPONSE",
         )
         templates: TemplateGrid | None = user_file(
-            "TEMPLATES", default=None, doc="folder of template spectra in the layout of BOSZ"
+            "TEMPLATES",
+            default=None,
+            doc="folder of template spectra in the layout of BOSZ; needed without a RESPONSE",
         )
         response: Response | None = calibration(
             "RESPONSE",

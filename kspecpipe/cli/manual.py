@@ -31,9 +31,11 @@ from kspecpipe.yaml_source import nearest
 TOPICS = {"instrument": instrument_page, "products": product_page}
 _KINDS = {"raw": "raw frames", "calibration": "product", "user": "your file", "static": "shipped"}
 _SCOPES = {"frame": "one value", "exposure": "per exposure", "fibre": "per fibre"}
+#: Ends of the names of the user's own files that are no plain text.
+_SUFFIXES = {"STD_CATALOG": ".csv", "TEMPLATES": "/"}
 _SEVERAL = {
     "error": "",
-    "list": "several are combined",
+    "list": "may be several",
     "nearest_exptime": "of several, the nearest in exposure time is taken",
 }
 
@@ -226,11 +228,7 @@ def _example(recipe: type[BaseRecipe]) -> Iterator[Block]:
             lines += [f"raw/{spec.tag.lower()}_{i}.fits {spec.tag}" for i in frames]
         elif spec.kind != "static" and spec.kind != "raw":
             comment = "" if spec.required else "# optional: "
-            suffix = "fits" if spec.kind == "calibration" else "txt"
-            lines += [
-                f"{comment}products/{spec.tag.lower()}{number}.{suffix} {spec.tag}"
-                for number in _numbers(spec)
-            ]
+            lines += [f"{comment}{path} {spec.tag}" for path in _example_paths(spec)]
     yield Paragraph(f"With a set-of-files list ``{recipe.name}.sof`` such as")
     yield Code("\n".join(lines))
     yield Paragraph("the recipe runs as")
@@ -239,9 +237,13 @@ def _example(recipe: type[BaseRecipe]) -> Iterator[Block]:
     yield Code(_python_example(recipe.name), "python")
 
 
-def _numbers(spec: InputSpec) -> list[str]:
-    """Return what tells the files of one input apart in an example."""
-    return [f"_{i}" for i in range(1, spec.at_least + 1)] if spec.at_least > 1 else [""]
+def _example_paths(spec: InputSpec) -> list[str]:
+    """Return names for the files of one input: products, or what a user brings."""
+    name = spec.tag.lower()
+    if spec.kind == "user":
+        return [f"{name}{_SUFFIXES.get(spec.tag, '.txt')}"]
+    numbers = [f"_{i}" for i in range(1, spec.at_least + 1)] if spec.at_least > 1 else [""]
+    return [f"products/{name}{number}.fits" for number in numbers]
 
 
 def _python_example(name: str) -> str:
