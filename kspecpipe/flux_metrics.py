@@ -97,6 +97,9 @@ class FluxMetrics(BandResiduals):
     chi2: list[float | None] = _of_stars(
         "TEMPLATE CHI2", "reduced chi-squared of the lines of the stars"
     )
+    misfit: list[float | None] = _of_stars(
+        "LINE MISFIT", "relative rms by which lines of models are wrong at 4000 Angstrom"
+    )
     margin: list[float | None] = _of_stars(
         "RUNNER UP MARGIN", "chi-squared of the second best model less that of the best"
     )
@@ -140,6 +143,7 @@ def flux_metrics(
         "ebv": each("ebv"),
         "snr": each("snr"),
         "chi2": each("chi2"),
+        "misfit": each("line_misfit"),
         "margin": each("runner_up"),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class ColourOptions:
     Parameters
     ----------
     scale : float
-        Typical smooth error of a model's spectrum [mag].
+        Smooth error of the spectrum of a model whose lines are right [mag].
     blue : float
         How many times larger it is at 4000 Angstrom than redward of 4800, where lines are few.
     length : float
@@ -51,9 +51,11 @@ class ColourOptions:
         The same beyond 1 micron.
     outlier : float
         A band this many standard deviations from what the others predict is left out.
+    misfit : float
+        Relative rms by which lines are wrong that doubles the smooth error of a model.
     """
 
-    scale: float = 0.02
+    scale: float = 0.008
     blue: float = 2.0
     length: float = 0.4
     ebv: float = 0.15
@@ -63,6 +65,11 @@ class ColourOptions:
     floor: float = 0.004
     infrared_floor: float = 0.02
     outlier: float = 5.0
+    misfit: float = 0.016
+
+    def for_misfit(self, misfit: float) -> ColourOptions:
+        """Return the options for models whose lines are wrong by ``misfit`` (relative rms)."""
+        return replace(self, scale=self.scale * (1 + (misfit / self.misfit) ** 2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,9 @@ class CombineOptions:
     min_grey: float = 0.15
     min_shape: float = 0.04
     pair_grey: float = 0.3
-    shared: float = 0.5
+    shared: float = 0.7
     floor: float = 0.003
-    single_floor: float = 0.005
+    single_floor: float = 0.004
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,12 @@ from kspecpipe.signal import BoolArray, FloatArray
 Metric = Literal["chi2", "huber"]
 _HUBER = 2.0
 _SURE = 3.0
+#: Where lines crowd, and where few are left [Angstrom]; how wrong these are in units of those.
+_CROWDED = (4300.0, 5500.0)
+_SPARSE = 0.2
+#: Beyond this a sample is no line [relative]; neighbouring samples that share an LSF.
+_WILD = 0.15
+_SHARED = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class MatchOptions:
     correlation, noise_correlation : float
         Samples per independent one, of the models' errors, which reach over many lines, and of the
         noise.
+    typical_misfit : float
+        Relative rms by which the lines of a library are wrong where they crowd, if noise hides it.
     window : float
         Models this far from the colour's temperature are compared [K].
     max_velocity : float
@@ -47,6 +55,7 @@ class MatchOptions:
     model_error: float = 0.015
     correlation: float = 20.0
     noise_correlation: float = 2.0
+    typical_misfit: float = 0.04
     window: float = 900.0
     max_velocity: float = 600.0
     typical_velocity: float = 150.0
@@ -196,6 +205,47 @@ def excess_residual(star: Star, model: FloatArray, curve: FloatArray) -> float:
     mean = np.average(excess, weights=weight)
     error = np.sqrt(np.sum((weight * (excess - mean)) ** 2)) / weight.sum()
     return float(np.sqrt(max(0.0, mean - _SURE * error)))
+
+
+def misfit_profile(wavelength: FloatArray) -> FloatArray:
+    """Return how wrong a library's lines are against those where they crowd, shape (nw,)."""
+    return np.asarray(np.interp(wavelength, _CROWDED, (1.0, _SPARSE)))
+
+
+def line_misfit(star: Star, fitted: FloatArray, options: MatchOptions) -> tuple[float, float]:
+    """Relative rms by which the lines of a model are wrong where they crowd, beyond the noise.
+
+    Lines of all wavelengths tell it: their errors are taken to shrink towards the red as lines
+    become few.
+
+    Parameters
+    ----------
+    star : Star
+        The observation.
+    fitted : ndarray, shape (nw,)
+        Models like it at the star's resolution, times the smooth curve star over model.
+    options : MatchOptions
+        What is typical.
+
+    Returns
+    -------
+    expected : float
+        As much as is probable; where noise hides the lines, the library is a typical one.
+    sure : float
+        As much as the noise does not explain, at one standard deviation.
+    """
+    use = star.good & np.isfinite(fitted) & (fitted > 0.05 * np.nanmax(fitted))
+    noise = star.variance[use] / fitted[use] ** 2
+    square = (star.flux[use] / fitted[use] - 1) ** 2
+    excess = np.minimum(square, _SURE**2 * noise + _WILD**2) - noise
+    typical = options.typical_misfit**2
+    profile = misfit_profile(star.wavelength[use]) ** 2
+    # Inverse variances: of squares of normal deviates, which neighbours share; and of libraries.
+    weight = 1 / (2 * _SHARED * (noise + typical * profile) ** 2)
+    power, moment = np.sum(weight * profile**2), np.sum(weight * profile * excess)
+    expected = (moment + 1 / typical) / (power + 1 / typical**2)
+    sure = (moment - np.sqrt(power)) / power
+    return float(np.sqrt(max(0.0, expected))), float(np.sqrt(max(0.0, sure)))
 
 
 def _fit_curves(

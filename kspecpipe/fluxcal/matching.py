@@ -21,6 +21,7 @@ from kspecpipe.fluxcal.lines import (
     MatchOptions,
     Star,
     excess_residual,
+    line_misfit,
     line_pair,
     line_strength,
     score_templates,
@@ -65,6 +66,10 @@ class TemplateMatch:
         Lines of the star in units of the best model's.
     residual : float
         Relative rms of star against best model beyond the noise, at three sigma.
+    misfit, sure_misfit : float
+        Relative rms by which the models' lines are wrong where they crowd, see `line_misfit`.
+    colour_options : ColourOptions
+        Sizes of errors of the magnitudes' fit, given that misfit.
     """
 
     index: IntArray
@@ -82,6 +87,9 @@ class TemplateMatch:
     line_strength: float
     line_strength_error: float
     residual: float
+    misfit: float
+    sure_misfit: float
+    colour_options: ColourOptions
 
     @property
     def mean_teff(self) -> float:
@@ -190,7 +198,9 @@ def select_best_template(
     models = _seen(star, grid, index, velocity, scale)
     chi2, dof, curve = score_templates(star, models, options)
     inflation = max(1.0, float(np.min(chi2 / dof))) * shared_samples(star, options)
-    teff_lines = _teff_of_lines(grid.teff[index], chi2, inflation)
+    alike = np.exp(-0.5 * (chi2 - chi2.min()) / inflation)
+    misfit, sure_misfit = line_misfit(star, alike @ (models * curve) / alike.sum(), options)
+    colour_options = colour_options.for_misfit(misfit)
     colours = fit_colours(grid, index, photometry, colour_options)
     total = chi2 / inflation + (0.0 if colours is None else colours.chi2)
     total = total - total.min()
@@ -206,13 +216,16 @@ def select_best_template(
         models=models,
         colours=colours,
         teff_colour=estimate,
-        teff_lines=teff_lines,
+        teff_lines=float(alike @ grid.teff[index] / alike.sum()),
         velocity=velocity,
         velocity_error=peak_error,
         lsf_scale=scale,
         line_strength=strength,
         line_strength_error=strength_error,
         residual=excess_residual(star, models[best], curve[best]),
+        misfit=misfit,
+        sure_misfit=sure_misfit,
+        colour_options=colour_options,
     )
 
 
@@ -288,9 +301,3 @@ def _velocity_error(
     inflation = max(1.0, chi2[1] / dof) * _VELOCITY_CORRELATION
     curvature = (chi2[0] - 2 * chi2[1] + chi2[2]) / step**2 / inflation
     return float(np.sqrt(2 / curvature)) if curvature > 0 else float("nan")
-
-
-def _teff_of_lines(teff: FloatArray, chi2: FloatArray, inflation: float) -> float:
-    """Mean temperature of the models, weighted by how well their lines fit."""
-    weight = np.exp(-0.5 * (chi2 - chi2.min()) / inflation)
-    return float(np.sum(weight * teff) / weight.sum())

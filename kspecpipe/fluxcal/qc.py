@@ -43,8 +43,8 @@ def quality_metrics(
     -------
     dict
         ``stars_used``, ``stars_rejected``, ``grey_scatter``, ``shape_scatter``, medians over
-        the used stars (``teff``, ``velocity``, ``chi2``, ``runner_up``, ``residual``, ``ebv``,
-        ``snr``),
+        the used stars (``teff``, ``velocity``, ``chi2``, ``runner_up``, ``residual``,
+        ``line_misfit``, ``ebv``, ``snr``),
         ``colour_<band>`` (mean magnitude residual before correction), ``colour_rms`` (all bands,
         after it), ``zero_point`` (AB magnitude that gives 1 electron/s/Angstrom near 6000
         Angstrom), ``error`` (median relative error of the response).
@@ -56,7 +56,7 @@ def quality_metrics(
         "grey_scatter": scatter[0],
         "shape_scatter": scatter[1],
     }
-    for name in ("teff", "velocity", "chi2", "runner_up", "residual", "ebv", "snr"):
+    for name in ("teff", "velocity", "chi2", "runner_up", "residual", "line_misfit", "ebv", "snr"):
         metrics[name] = _median(np.asarray(stars[name], float)[used])
     for band in BANDS:
         metrics[f"colour_{band}"] = _mean(np.asarray(stars[f"res_{band}"], float)[used])

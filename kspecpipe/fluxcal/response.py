@@ -53,7 +53,7 @@ class ResponseOptions:
     lines: float = 3.0
     blanketing: float = 4.0
     shared: float = 6.0
-    blends: float = 0.3
+    blends: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)

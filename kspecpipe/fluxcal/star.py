@@ -12,14 +12,13 @@ from scipy.ndimage import median_filter
 from kspecpipe.errors import RecipeError
 from kspecpipe.fluxcal.candidates import Candidate
 from kspecpipe.fluxcal.colour import (
-    ColourOptions,
     CorrectionBasis,
     colour_correction,
     predicted_residual,
 )
 from kspecpipe.fluxcal.containers import CalibrationVector, StarFit
 from kspecpipe.fluxcal.grid import TemplateGrid
-from kspecpipe.fluxcal.lines import Star, smooth_variance
+from kspecpipe.fluxcal.lines import Star, misfit_profile, smooth_variance
 from kspecpipe.fluxcal.matching import TemplateMatch, select_best_template
 from kspecpipe.fluxcal.options import FluxcalOptions, Limits
 from kspecpipe.fluxcal.response import RatioData, SmoothRatio, fit_ratio
@@ -138,7 +137,7 @@ def judge_match(match: TemplateMatch, limits: Limits, extinction: float = 0.0) -
 
 
 def calibrated_model(
-    match: TemplateMatch, library: TemplateGrid, wavelength: FloatArray, options: ColourOptions
+    match: TemplateMatch, library: TemplateGrid, wavelength: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Mean of the probable models, each corrected to agree with all magnitudes.
 
@@ -150,8 +149,6 @@ def calibrated_model(
         Models.
     wavelength : ndarray, shape (nw,)
         [Angstrom].
-    options : ColourOptions
-        As for the match.
 
     Returns
     -------
@@ -162,6 +159,7 @@ def calibrated_model(
     """
     if match.colours is None:
         raise ValueError("a match without magnitudes cannot be calibrated")
+    options = match.colour_options
     probable = np.flatnonzero(match.weight > _IMPROBABLE * match.weight.max())
     weight = match.weight[probable] / match.weight[probable].sum()
     basis = CorrectionBasis.of(library, wavelength, options)
@@ -191,7 +189,7 @@ def _fit_response(
     options: FluxcalOptions,
 ) -> FittedStar:
     """Divide a star by its calibrated model, smoothly."""
-    model, model_variance = calibrated_model(match, library, star.wavelength, options.colour)
+    model, model_variance = calibrated_model(match, library, star.wavelength)
     lines = inside_regions(
         star.wavelength, options.stellar, margin=star.lsf / 2, velocity=match.velocity
     )
@@ -201,13 +199,14 @@ def _fit_response(
     # The candidates differ most in their lines, over which the curve averages.
     model_variance = median_filter(model_variance, _LINES, mode="nearest")
     # Where the lines that can be seen are wrong, so are the blends that cannot.
-    model_variance = model_variance + (options.response.blends * ratio.misfit) ** 2
+    wrong = np.maximum(ratio.misfit, match.misfit * misfit_profile(star.wavelength))
+    model_variance = model_variance + (options.response.blends * wrong) ** 2
     variance = ratio.variance + model_variance
     response = np.exp(-ratio.log_ratio)
     signal = Signal(response, response**2 * variance, _flags(star, ratio, options.telluric))
     meta = _numbers(candidate, match, library, signal_to_noise(star))
     vector = CalibrationVector(star.wavelength, signal, meta)
-    fit = _star_fit(candidate, match, library, (vector, data), options)
+    fit = _star_fit(candidate, match, library, (vector, data))
     curve = -ratio.log_ratio
     return FittedStar(fit, curve, variance, model_variance, ratio.first, ratio.last)
 
@@ -217,7 +216,6 @@ def _star_fit(
     match: TemplateMatch,
     library: TemplateGrid,
     parts: tuple[CalibrationVector, RatioData],
-    options: FluxcalOptions,
 ) -> StarFit:
     if match.colours is None:
         raise ValueError("a match without magnitudes cannot be calibrated")
@@ -229,7 +227,7 @@ def _star_fit(
         fitted=parts[1].use,
         photometry=candidate.photometry,
         residual=before - np.nanmean(before),
-        final_residual=predicted_residual(match.colours, match.best, library, options.colour),
+        final_residual=predicted_residual(match.colours, match.best, library, match.colour_options),
     )
 
 
@@ -265,6 +263,7 @@ def _numbers(
         "runner_up": match.runner_up_margin,
         "line_strength": match.line_strength,
         "residual": match.residual,
+        "line_misfit": match.sure_misfit,
         "ebv": match.ebv,
         "snr": snr,
     }

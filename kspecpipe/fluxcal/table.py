@@ -29,6 +29,7 @@ NUMBERS = {
     "runner_up": "",
     "line_strength": "",
     "residual": "",
+    "line_misfit": "",
     "ebv": "mag",
     "grey": "mag",
     "shape_rms": "",

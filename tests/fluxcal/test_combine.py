@@ -81,7 +81,7 @@ def test_the_scatter_of_one_star_is_unknown_not_zero_and_a_floor_is_kept():
 def test_errors_that_stars_share_do_not_average_out():
     alone = combine(stars([0.0]), sigma=0.04).variance[0]
     many = combine(stars([0.0] * 50), sigma=0.04).variance[0]
-    common = 0.5 * 0.04**2 / 2
+    common = CombineOptions().shared * 0.04**2 / 2
     assert common < many < alone
     assert many == pytest.approx(common + 0.04**2 / 50, rel=0.1)
 
