@@ -10,7 +10,7 @@ import numpy as np
 from kspecpipe.declare import Declared, metric
 from kspecpipe.flux_products import Response
 
-#: A response and the numbers by which it is judged; without stars of its own there are no numbers.
+# A response and the numbers by which it is judged; without stars of its own there are no numbers.
 Derived = tuple[Response | None, Mapping[str, float]]
 
 
