@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.wavelength.align import fill_gaps
@@ -16,12 +16,15 @@ from kspecpipe.wavelength.lsf import lsf_basis, winged_lsf
 from kspecpipe.wavelength.peaks import subtract_continuum
 from kspecpipe.wavelength.scene import Model, Scene
 
+#: Lost samples that are more than a core, and how much of the foot beside them is lost too [FWHM].
+_BLINDING, _FOOT = 2.0, 1.5
 
-def lay_scene(arcs: Sequence[ArcSpectra], live: BoolArray, parts: Components) -> Scene:
-    """Lay the live fibres of all exposures under each other."""
+
+def lay_scene(arcs: Sequence[ArcSpectra], live: BoolArray, parts: Components, fwhm: float) -> Scene:
+    """Lay the live fibres of all exposures under each other; lines are ``fwhm`` [pixel] wide."""
     use = np.flatnonzero(live)
     good = np.concatenate(
-        [(arc.spectra.good & ~beside_saturation(arc.spectra))[use] for arc in arcs]
+        [(arc.spectra.good & ~beside_saturation(arc.spectra, fwhm))[use] for arc in arcs]
     )
     value = np.concatenate([arc.spectra.value[use] for arc in arcs])
     variance = np.concatenate([arc.spectra.variance[use] for arc in arcs])
@@ -39,15 +42,31 @@ def lay_scene(arcs: Sequence[ArcSpectra], live: BoolArray, parts: Components) ->
     return scene.rows(kept)
 
 
-def beside_saturation(spectra: Signal, reach: int = 1) -> BoolArray:
-    """Return the samples within ``reach`` columns of a saturated or bled one.
+def beside_saturation(spectra: Signal, fwhm: float) -> BoolArray:
+    """Return the samples next to saturated or bled ones which are lost with them.
 
     Charge spills along the columns of the detector, across the dispersion: the columns beside a
-    lost core are sound, and the flanks of a saturated line say where it is.
+    lost core are sound, and the flanks of a saturated line say where it is. When more than the core
+    is lost, its foot is all that is left of a line, on scattered light that is as bright.
+
+    Parameters
+    ----------
+    spectra : Signal, shape (nfib, nx)
+        Extracted arc.
+    fwhm : float
+        Typical FWHM of lines [pixel].
+
+    Returns
+    -------
+    ndarray of bool, shape (nfib, nx)
+        The lost samples and those beside them.
     """
     full = (spectra.dq & np.uint16(DQ.SATURATED | DQ.BLEED)) > 0
-    near: BoolArray = maximum_filter1d(full, 2 * reach + 1, axis=1, mode="constant")
-    return near
+    near: BoolArray = maximum_filter1d(full, 3, axis=1, mode="constant")
+    core, reach = int(_BLINDING * fwhm) | 1, int(_FOOT * fwhm)
+    wide = minimum_filter1d(near, core, axis=1, mode="constant")
+    foot: BoolArray = maximum_filter1d(wide, core + 2 * reach, axis=1, mode="constant")
+    return near | foot
 
 
 def _shines(lamps: tuple[str, ...], species: np.ndarray) -> BoolArray:

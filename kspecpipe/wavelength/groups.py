@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solveh_banded
+from scipy.ndimage import minimum_filter1d
 
 from kspecpipe.signal import FloatArray, IntArray
 from kspecpipe.wavelength.scene import (
@@ -151,30 +152,32 @@ def update_continuum(scene: Scene, model: Model, drawn: Rendering, length: float
     # Under lines the model's errors, and the wings that it does not know, exceed the continuum.
     weight = weight / (1 + drawn.lines**2 / np.maximum(scene.variance, 1e-6))
     level = weight * (scene.value - drawn.lines)
-    return replace(model, continuum=_smooth_rows(weight, level, _stiffness(weight, length)))
+    stiffness = length**4 / _variance_between_lines(scene, int(16 * length))
+    return replace(model, continuum=_smooth_rows(weight, level, stiffness))
 
 
-def _stiffness(weight: FloatArray, length: float) -> FloatArray:
-    """Penalty (n_row,) of curvature with which typical samples are smoothed over ``length``."""
-    ordered = np.sort(weight, axis=1)
-    used = np.sum(weight > 0, axis=1)
-    at = np.minimum(weight.shape[1] - 1, weight.shape[1] - used + (0.75 * used).astype(int))
-    typical = np.take_along_axis(ordered, at[:, None], axis=1)[:, 0]
-    return np.where(used > 0, typical, 1.0) * length**4
+def _variance_between_lines(scene: Scene, window: int) -> FloatArray:
+    """Smallest variance (n_row, nx) near each sample: light scattered by saturated lines is noisy.
+
+    What is followed must not depend on how bright it is somewhere else on the chip.
+    """
+    seen = np.where(scene.good, np.maximum(scene.variance, 1e-6), np.inf)
+    least = minimum_filter1d(seen, window, axis=1)
+    largest = np.max(least, axis=1, keepdims=True, where=np.isfinite(least), initial=1e-6)
+    return np.asarray(np.minimum(least, largest))
 
 
 def _smooth_rows(weight: FloatArray, pull: FloatArray, stiffness: FloatArray) -> FloatArray:
-    """Whittaker-Eilers smoothing (n_row, nx) of ``pull / weight``."""
+    """Whittaker-Eilers smoothing (n_row, nx) of ``pull / weight``, as stiff as each place says."""
     size = weight.shape[1]
-    bending = np.zeros((3, size))
-    for offset, coefficient in enumerate((1.0, -2.0, 1.0)):
-        for other, second in list(enumerate((1.0, -2.0, 1.0)))[offset:]:
-            bending[2 - (other - offset), other : other + size - 2] += coefficient * second
-    bending[2] += 1e-9
     smooth = np.empty_like(pull)
-    for row, stiff in enumerate(stiffness):
-        band = stiff * bending
-        band[2] += weight[row]
+    second = (1.0, -2.0, 1.0)
+    for row, stiff in enumerate(stiffness[:, 1:-1]):
+        band = np.zeros((3, size))
+        for i in range(3):
+            for j in range(i, 3):
+                band[2 - (j - i), j : j + size - 2] += second[i] * second[j] * stiff
+        band[2] += weight[row] + 1e-9 * stiffness[row].max()
         smooth[row] = solveh_banded(band, pull[row], check_finite=False, overwrite_ab=True)
     return smooth
 

@@ -36,6 +36,9 @@ from kspecpipe.wavelength.shape import Freedom, fit_shared, strengths_only
 
 #: Common error that is expected of the groups in each round [pixel]; the last is a floor.
 _SCHEDULE = (0.5, 0.5, 0.15, 0.05, 0.02, 0.01, 0.005, 0.005)
+#: Structure of the continuum shorter than 2 pi times this is not followed [FWHM]: a stiffer one
+#: leaves scattered light to the wings of lines, one that yields more takes their wings away.
+_CONTINUUM = 1.2
 #: Expected shift between exposures of one night [pixel].
 _DRIFT = 0.5
 
@@ -177,7 +180,7 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     error = common_errors(scene, state.parts, model, drawn, measured)
     chi2, floor = explained_scatter(scene, model, drawn, measured)
     model, drawn = update_response(model, drawn, measured, state.dispersion.half)
-    model = update_continuum(scene, model, drawn, 2.0 * options.fwhm)
+    model = update_continuum(scene, model, drawn, _CONTINUUM * options.fwhm)
     model = replace(model, floor=floor if options.number > 1 else 0.02)
     correlated = np.nan_to_num(correlated) + shared_errors(drawn, model)
     error = np.hypot(error, np.sqrt(np.diag(correlated)))

@@ -133,7 +133,7 @@ def solve_arcs(
     shift, lit = _fibre_shifts(stacks, live)
     dispersion = dispersion_from_alignment(prediction, found.best.coefficients, shift)
     parts = components(shining, dispersion)
-    scene = lay_scene(arcs, lit, parts)
+    scene = lay_scene(arcs, lit, parts, typical_fwhm(peaks))
     model = first_model(scene, arcs, parts, typical_fwhm(peaks))
     start = Progress.start(model, dispersion, default_prior(prediction), parts, len(arcs))
     scene, state = _fit(scene, start, typical_fwhm(peaks), chosen)
