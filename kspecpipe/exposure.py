@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kspecpipe.beside import spread
 from kspecpipe.detector.calibrate import ReadOut
 from kspecpipe.detector.cosmic import CosmicOptions, find_cosmics
 from kspecpipe.extraction.background import has_background
@@ -153,14 +154,15 @@ def extract_stack(
         ``search_cosmics``, ``reject_sigma`` and ``subtract_background``.
     """
     layout = recipe.setup.fibre_layout(stack.infos[0], stack.shape[1:])
-    masters = Masters.of(inputs, stack, layout.rows_without_light)
+    # What a copy of the process keeps is lost.
+    kept = recipe.options.save_intermediate and stack is inputs.exposures
+    cores = 1 if kept else recipe.options.cores
+    masters = Masters.of(inputs, stack, layout.rows_without_light, cores=cores)
     options = ExposureOptions(
         ExtractionOptions(prnu=prnu_left(inputs, stack), reject_sigma=parameters.reject_sigma),
         search_cosmics=parameters.search_cosmics,
         subtract_background=parameters.subtract_background,
     )
-
-    kept = recipe.options.save_intermediate and stack is inputs.exposures
 
     def calibrate(number: int, frame: RawFrame) -> Signal:
         image = calibrate_frame(frame, masters)
@@ -168,7 +170,8 @@ def extract_stack(
             recipe.keep(Preprocessed(image=image), number)
         return image
 
-    def extract(number: int, frame: RawFrame) -> ExtractedExposure:
+    def extract(number: int) -> ExtractedExposure:
+        frame = stack.frames[number]
         exposure, images = extract_exposure(
             calibrate(number, frame), inputs.traces, layout, options
         )
@@ -177,7 +180,7 @@ def extract_stack(
         return replace(exposure, noise=pixel_noise(frame.readout, images))
 
     # The images of one frame are gone before those of the next are made.
-    return [extract(number, frame) for number, frame in enumerate(stack)]
+    return spread(extract, range(len(stack)), cores)
 
 
 def pixel_noise(readout: ReadOut, images: ExposureImages) -> dict[str, FloatArray]:

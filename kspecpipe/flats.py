@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.table import Table
 
+from kspecpipe.beside import spread
 from kspecpipe.declare import Declared, metric, parameter, raw, user_file
 from kspecpipe.detector.stack import Noise, clip_stack
 from kspecpipe.errors import RecipeError
@@ -131,6 +132,8 @@ class FlatOptions:
         Relative pixel response, part of the expected scatter between flats.
     background : BackgroundOptions or None
         How the background is fitted; None: no scattered light is subtracted.
+    cores : int
+        Cores that may be used.
     """
 
     sigma: float = 5.0
@@ -138,6 +141,7 @@ class FlatOptions:
     window: int = 3
     prnu: float = 0.0
     background: BackgroundOptions | None = field(default_factory=BackgroundOptions)
+    cores: int = 1
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,8 @@ def combine_flats(
     # Traces and profile tell scattered light from wings by themselves, column by column, which
     # is better than what a model of the whole frame leaves of its gradient under the fibres.
     traces, profile = _moved(total, *known) if known else _measured(total, traces)
-    shifts = tuple(measure_shift(image, traces, profile, options=_QUICK) for image in images)
+    measure = partial(measure_shift, traces=traces, profile=profile, options=_QUICK)
+    shifts = tuple(spread(measure, images, options.cores))
     saturated = max(_on_traces(image, traces).fraction(DQ.SATURATED) for image in images)
     del images  # a third of all memory, and the averages are all that is needed now
     halo = None
@@ -403,13 +408,11 @@ def traced_flat(
         )
         if parameters.subtract_background
         else None,
+        cores=recipe.options.cores,
     )
     flat = combine_flats(
         inputs.flats,
-        calibrate_stack(
-            inputs.flats,
-            Masters.of(inputs, inputs.flats, layout.rows_without_light, inputs.flats_off),
-        ),
+        _calibrated(inputs, layout, options.cores),
         layout,
         known.model if known else None,
         options,
@@ -431,6 +434,13 @@ def traced_flat(
         flat.traces.rms,
     )
     return flat
+
+
+def _calibrated(inputs: Any, layout: FibreLayout, cores: int) -> list[Signal]:
+    """Calibrate the flats; the masters are gone from memory before the flats are combined."""
+    dark_rows = layout.rows_without_light
+    masters = Masters.of(inputs, inputs.flats, dark_rows, inputs.flats_off, cores=cores)
+    return calibrate_stack(inputs.flats, masters, cores=cores)
 
 
 def trace_metrics(flat: MasterFlat) -> dict[str, Any]:

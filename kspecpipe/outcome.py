@@ -56,9 +56,9 @@ class RunOptions:
     record : bool
         Write the run into the history; else it is only handed back with the outcome, for the
         process that is the only writer.
-    painters : int
-        Processes that may draw pictures beside the run; 1: it draws them itself. For a program of
-        its own only: a copy of a process with threads cannot be trusted.
+    cores : int
+        Processes that may work at a time, on several frames or on the pictures. More than 1 is for
+        a program of its own only: a copy of a process with threads cannot be trusted.
     qc_store : Path or None
         The history; None: what the settings say, or ``qc.sqlite`` in ``output``.
     """
@@ -80,7 +80,7 @@ class RunOptions:
     levels: dict[str, int] = field(default_factory=dict)
     log_file: Path | None = None
     record: bool = True
-    painters: int = 1
+    cores: int = 1
     qc_store: Path | None = None
 
 

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 
 from kspecpipe import io
 from kspecpipe.atomic import write_files
+from kspecpipe.beside import fork
 from kspecpipe.errors import IdentificationError, KspecError
 from kspecpipe.logs import python_warnings
 from kspecpipe.outcome import RunOptions
@@ -83,7 +83,7 @@ class PainterBeside(Painter):
         super().__init__(options)
         orders, self._orders = os.pipe()
         self._answers, answers = os.pipe()
-        self._pid = _fork()
+        self._pid = fork()
         if self._pid == 0:
             try:
                 os.close(self._orders)
@@ -126,12 +126,12 @@ class PainterBeside(Painter):
 @contextlib.contextmanager
 def painting(options: RunOptions) -> Iterator[Painter]:
     """Provide who draws the pictures of a run, before the recipe computes."""
-    beside = options.plots == "file" and options.save and options.painters > 1
+    beside = options.plots == "file" and options.save and options.cores > 1
     if not (beside and sys.platform == "linux"):  # elsewhere a copy of a process may not do much
         yield Painter(options)
         return
     try:
-        copy = PainterBeside(options, options.painters)
+        copy = PainterBeside(options, options.cores)
     except OSError:  # no further process is allowed
         yield Painter(options)
         return
@@ -187,13 +187,6 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep level and text."""
         self.notes.append((record.levelno, record.getMessage()))
-
-
-def _fork() -> int:
-    """Copy this process, before it computes: then there are no threads that a copy would lack."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # for those who allow BLAS threads
-        return os.fork()
 
 
 def _serve(orders: int, answers: int, options: RunOptions, processes: int) -> None:

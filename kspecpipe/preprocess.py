@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kspecpipe.beside import beside, spread
 from kspecpipe.declare import Declared, calibration
 from kspecpipe.detector.badpixels import combine_bad_pixels
 from kspecpipe.detector.bias import smooth_bias
@@ -80,6 +81,8 @@ class Masters:
         stack: FrameStack,
         rows_without_light: tuple[tuple[int, int], ...],
         lamp_off: FrameStack | None = None,
+        *,
+        cores: int = 1,
     ) -> Masters:
         """Prepare the calibrations among a recipe's inputs for the frames of a stack.
 
@@ -93,15 +96,19 @@ class Masters:
             Half-open ranges of rows.
         lamp_off : FrameStack, optional
             Frames with the lamp off, which replace the dark (and the bias, if there is none).
+        cores : int
+            Cores that may be used.
         """
         sections = SmoothOptions(sections=stack.amplifier_sections)
-        zero = _zero_level(inputs.master_bias, sections)
-        dark = None if lamp_off else inputs.master_dark
+        with beside(lambda: _zero_level(inputs.master_bias, sections), cores) as zero_level:
+            dark = None if lamp_off else inputs.master_dark
+            smooth = smooth_dark(dark.image) if dark else None
+            zero = zero_level()
         flat = inputs.pixel_flat
         maps = [stack.bad_pixels, *(product.dq for product in inputs.bad_pixels)]
         calibrations = Calibrations(
             bias=zero,
-            dark=smooth_dark(dark.image) if dark else None,
+            dark=smooth,
             background=_background(lamp_off, zero, sections) if lamp_off else None,
             pixel_flat=flat.image if flat else None,
             bad=combine_bad_pixels(maps),
@@ -113,7 +120,7 @@ class Masters:
 
 
 def _zero_level(bias: MasterBias | None, sections: SmoothOptions) -> Signal | None:
-    """Smooth a master bias; it is gone from memory before the dark is read."""
+    """Smooth a master bias, if there is one."""
     return smooth_bias(bias.image, sections) if bias else None
 
 
@@ -197,9 +204,9 @@ def calibrate_frame(frame: RawFrame, masters: Masters) -> Signal:
     return image
 
 
-def calibrate_stack(stack: FrameStack, masters: Masters) -> list[Signal]:
-    """Calibrate every frame of a stack."""
-    return [calibrate_frame(frame, masters) for frame in stack]
+def calibrate_stack(stack: FrameStack, masters: Masters, *, cores: int = 1) -> list[Signal]:
+    """Calibrate every frame of a stack, several at a time where there are cores for it."""
+    return spread(lambda frame: calibrate_frame(frame, masters), list(stack), cores)
 
 
 def _levelled(frame: RawFrame, masters: Masters, saturated: Any) -> Calibrations:

@@ -9,6 +9,7 @@ import numpy as np
 from kspecpipe import fibres
 from kspecpipe.arc_products import wave_solution
 from kspecpipe.base_recipe import BaseRecipe
+from kspecpipe.beside import spread
 from kspecpipe.declare import (
     Declared,
     calibration,
@@ -25,7 +26,7 @@ from kspecpipe.exposure import (
     extract_exposure,
 )
 from kspecpipe.extraction.solve import ExtractionOptions
-from kspecpipe.frame import FrameStack
+from kspecpipe.frame import FrameStack, RawFrame
 from kspecpipe.preprocess import DetectorCalibrations, Masters, calibrate_frame
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.spectra import FibreFlat, TramlineMap, WaveSolution
@@ -169,7 +170,9 @@ class MArc(BaseRecipe):
 
     def _extract(self, inputs: Any, parameters: Any) -> list[ExtractedExposure]:
         layout = self.setup.fibre_layout(inputs.arcs.infos[0], inputs.arcs.shape[1:])
-        masters = Masters.of(inputs, inputs.arcs, layout.rows_without_light)
+        masters = Masters.of(
+            inputs, inputs.arcs, layout.rows_without_light, cores=self.options.cores
+        )
         options = ExposureOptions(
             ExtractionOptions(
                 prnu=0.0 if inputs.pixel_flat else inputs.arcs.readout.prnu,
@@ -179,14 +182,15 @@ class MArc(BaseRecipe):
             search_cosmics=False,  # lines are as sharp as cosmic rays; the profile tells them apart
             subtract_background=parameters.subtract_background,
         )
-        exposures = []
-        for frame in inputs.arcs:
-            # no image outlives its turn
-            found = extract_exposure(
+
+        def extract(frame: RawFrame) -> ExtractedExposure:
+            return extract_exposure(
                 calibrate_frame(frame, masters), inputs.traces, layout, options
             )[0]
-            exposures.append(found)
-            self.log.info("%s: trace shift %.3f pixel", frame.info.name, exposures[-1].shift.shift)
+
+        exposures = spread(extract, list(inputs.arcs), self.options.cores)
+        for exposure, info in zip(exposures, inputs.arcs.infos, strict=True):
+            self.log.info("%s: trace shift %.3f pixel", info.name, exposure.shift.shift)
         return exposures
 
 

@@ -8,6 +8,7 @@ from astropy.table import Table
 
 from kspecpipe import fibres
 from kspecpipe.base_recipe import BaseRecipe
+from kspecpipe.beside import spread
 from kspecpipe.declare import Declared, calibration, parameter, product, raw, static, user_file
 from kspecpipe.errors import InputError
 from kspecpipe.exposure import extract_stack, prnu_left
@@ -120,22 +121,25 @@ class Object(BaseRecipe):
         grid = choose_grid(parameters.grid, solution.wavelength.value[live])
 
         exposures = extract_stack(self, inputs, inputs.exposures, parameters)
-        zero_points, reduced = [], []
-        for exposure, frame in zip(exposures, inputs.exposures, strict=True):
-            spectra = exposure.spectra
+
+        def reduce(number: int) -> tuple[ZeroPoint, ReducedExposure]:
+            spectra, info = exposures[number].spectra, inputs.exposures.infos[number]
             zero = ZeroPoint()
             if parameters.refine_wavelengths:
                 zero = measure_zero_point(spectra, solution, inputs.sky_lines, live)
-            pointed = with_velocity(table, self.setup.facts.site, frame.info.mid_mjd)
+            pointed = with_velocity(table, self.setup.facts.site, info.mid_mjd)
             shared = Calibration(
                 inputs.fibre_flat, pointed, grid, inputs.telluric, inputs.transmission
             )
-            result = reduce_exposure(
-                spectra, zero.apply(solution), solution.lsf, shared, parameters
-            )
-            self._report(frame.info, exposure.shift.shift, zero, result)
-            zero_points.append(zero)
-            reduced.append(result)
+            wavelength = zero.apply(solution)
+            return zero, reduce_exposure(spectra, wavelength, solution.lsf, shared, parameters)
+
+        found = spread(reduce, range(len(exposures)), self.options.cores)
+        zero_points, reduced = [zero for zero, _ in found], [result for _, result in found]
+        for info, exposure, (zero, result) in zip(
+            inputs.exposures.infos, exposures, found, strict=True
+        ):
+            self._report(info, exposure.shift.shift, zero, result)
 
         # What an audit needs to predict the variance stands beside the spectra.
         noise = {"PRNU": prnu_left(inputs, inputs.exposures)}

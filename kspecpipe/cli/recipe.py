@@ -147,7 +147,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         "save": not arguments.no_save,
         "verbosity": int(arguments.verbose) - int(arguments.quiet),
         "qualifier": arguments.qualifier,
-        "painters": usable_cores(),
+        "cores": usable_cores(),
         "record": not arguments.no_history,
         "qc_store": arguments.qc_store,
     }

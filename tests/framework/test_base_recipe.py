@@ -301,13 +301,13 @@ def test_mode_settings_beside_the_instrument_are_used(camera, run, objects):
     assert io.read_header(outcome.products[0][0])["ESO PRO REC1 PARAM1 VALUE"] == 3.0
 
 
-@pytest.mark.parametrize("painters", [1, 2])
-def test_pictures_that_fail_are_a_warning(camera, run, objects, monkeypatch, painters):
+@pytest.mark.parametrize("cores", [1, 2])
+def test_pictures_that_fail_are_a_warning(camera, run, objects, monkeypatch, cores):
     def fail(product, rows):
         raise ValueError(f"no picture of {product.catg} with {len(rows)} metrics")
 
     monkeypatch.setattr("kspecpipe.plots.draw", fail)
-    outcome = run(camera.sof_of(objects, "OBJECT"), plots="file", painters=painters)
+    outcome = run(camera.sof_of(objects, "OBJECT"), plots="file", cores=cores)
     assert outcome.exit_code == ExitCode.OK
     assert outcome.pictures == ()
     assert any("no picture" in text for text in outcome.warnings)

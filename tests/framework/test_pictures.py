@@ -90,7 +90,7 @@ def test_copies_draw_what_the_process_itself_would_draw(products, log):
     assert said[0].startswith("b.fits: no picture: ")
     for path in expected:
         path.unlink()
-    with painting(RunOptions(painters=3)) as painter:
+    with painting(RunOptions(cores=3)) as painter:
         assert isinstance(painter, PainterBeside)
         assert drawn(painter, products, log) == expected
     assert [path.read_bytes() for path in expected] == content
@@ -104,7 +104,7 @@ def test_what_python_warns_of_in_a_copy_is_logged_here(products, log, monkeypatc
         warnings.warn("very odd", RuntimeWarning, stacklevel=1)
 
     monkeypatch.setattr(plots, "draw", doubtful)
-    with pytest.MonkeyPatch.context() as patch, painting(RunOptions(painters=2)) as painter:
+    with pytest.MonkeyPatch.context() as patch, painting(RunOptions(cores=2)) as painter:
         patch.setattr("kspecpipe.pictures._draw_one", None)  # the copy has the true one
         assert drawn(painter, [products[0]], log) == ()
     assert any("very odd" in line for line in log.handlers[0].lines)
@@ -112,11 +112,11 @@ def test_what_python_warns_of_in_a_copy_is_logged_here(products, log, monkeypatc
 
 @pytest.mark.parametrize(
     "options",
-    [{"painters": 1}, {"plots": "none"}, {"plots": "show"}, {"save": False}],
+    [{"cores": 1}, {"plots": "none"}, {"plots": "show"}, {"save": False}],
     ids=lambda options: next(iter(options)),
 )
 def test_no_copy_is_made_that_could_not_help(options):
-    with painting(RunOptions(**{"painters": 2, **options})) as painter:
+    with painting(RunOptions(**{"cores": 2, **options})) as painter:
         assert type(painter) is Painter
 
 
@@ -125,12 +125,12 @@ def test_where_no_process_is_allowed_pictures_are_drawn_here(monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", refuse)
-    with painting(RunOptions(painters=2)) as painter:
+    with painting(RunOptions(cores=2)) as painter:
         assert type(painter) is Painter
 
 
 def test_what_a_dead_copy_owes_is_drawn_here(products, log):
-    with painting(RunOptions(painters=2)) as painter:
+    with painting(RunOptions(cores=2)) as painter:
         os.kill(painter._pid, signal.SIGKILL)
         assert gone(painter._pid)
         assert len(drawn(painter, products[2:], log)) == 1
@@ -138,7 +138,7 @@ def test_what_a_dead_copy_owes_is_drawn_here(products, log):
 
 def test_what_a_copy_that_hangs_owes_is_drawn_here(products, log, monkeypatch):
     monkeypatch.setattr("kspecpipe.pictures._PATIENCE", 0.5)
-    with painting(RunOptions(painters=2)) as painter:
+    with painting(RunOptions(cores=2)) as painter:
         os.kill(painter._pid, signal.SIGSTOP)  # deaf to any signal but the last
         assert len(drawn(painter, products[2:], log)) == 1
     assert gone(painter._pid)
@@ -149,13 +149,13 @@ def test_an_error_that_nobody_expects_is_met_here(products, log, monkeypatch):
         raise TypeError("odd")
 
     monkeypatch.setattr(plots, "draw", broken)
-    with painting(RunOptions(painters=3)) as painter, pytest.raises(TypeError, match="odd"):
+    with painting(RunOptions(cores=3)) as painter, pytest.raises(TypeError, match="odd"):
         drawn(painter, products, log)
 
 
 def test_a_copy_without_work_ends_at_once():
     start = time.perf_counter()
-    with painting(RunOptions(painters=2)) as painter:
+    with painting(RunOptions(cores=2)) as painter:
         pid = painter._pid
     assert time.perf_counter() - start < 5
     assert not Path(f"/proc/{pid}").exists()
@@ -168,7 +168,7 @@ def test_copies_that_are_broken_off_leave_no_half_picture(products, monkeypatch)
 
     monkeypatch.setattr(plots, "save", endless)
     folder = products[0].parent
-    with painting(RunOptions(painters=2)) as painter:
+    with painting(RunOptions(cores=2)) as painter:
         painter.begin([products[0], products[2]])
         end = time.monotonic() + 10
         while len(scratch(folder)) < 2 and time.monotonic() < end:

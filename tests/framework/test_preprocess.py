@@ -191,13 +191,18 @@ def test_a_pixel_flat_takes_the_response_out():
     assert np.std(image.value[40:60].mean(axis=0)) < 5
 
 
-def test_a_stack_is_calibrated_frame_by_frame_and_stays_as_it_is():
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_stack_is_calibrated_frame_by_frame_and_stays_as_it_is(cores):
     adu = [frame_of(light()).frames[0].adu for _ in range(2)]
     before = [image.copy() for image in adu]
     infos = [FrameInfo(f"{i}", exptime=TIME) for i in range(2)]
     stack = FrameStack.from_arrays(adu, READOUT, infos)
-    images = calibrate_stack(stack, Masters.of(Inputs(master_bias=master_bias()), stack, DARK_ROWS))
-    assert len(images) == 2
+    bias = Inputs(master_bias=master_bias())
+    masters = Masters.of(bias, stack, DARK_ROWS, cores=cores)
+    images = calibrate_stack(stack, masters, cores=cores)
+    alone = Masters.of(bias, stack, DARK_ROWS)
+    for image, frame in zip(images, stack, strict=True):
+        np.testing.assert_array_equal(image.value, calibrate_frame(frame, alone).value)
     assert not np.array_equal(images[0].value, images[1].value)
     np.testing.assert_array_equal(adu, before)
 
