@@ -11,7 +11,7 @@ from scipy.ndimage import median_filter
 
 from kspecpipe.signal import BoolArray, FloatArray
 
-Method = Literal["spline", "polynomial", "running_median"]
+Method = Literal["bspline", "polynomial", "running_median"]
 #: Relative scatter below which a fit cannot become better.
 _EXACT = 1e-4
 
@@ -22,7 +22,7 @@ class ContinuumOptions:
 
     Parameters
     ----------
-    method : {"spline", "polynomial", "running_median"}
+    method : {"bspline", "polynomial", "running_median"}
         Curve.
     order : int
         Degree of the spline's pieces or of the polynomial.
@@ -34,7 +34,7 @@ class ContinuumOptions:
         Rounds of rejection.
     """
 
-    method: Method = "spline"
+    method: Method = "bspline"
     order: int = 3
     spacing: float = 250.0
     lower: float = 2.0
@@ -113,7 +113,7 @@ def normalize_by_model(flux: FloatArray, continuum: FloatArray) -> FloatArray:
 
 
 def _basis(wavelength: FloatArray, options: ContinuumOptions) -> FloatArray:
-    if options.method == "spline":
+    if options.method == "bspline":
         return spline_basis(wavelength, options.spacing, options.order)
     span = wavelength[-1] - wavelength[0]
     place = 2 * (wavelength - wavelength[0]) / span - 1
@@ -127,7 +127,7 @@ def _clipped_fit(
     scale = np.median(flux[use])
     # A little stiffness carries the curve over pieces whose samples are all rejected.
     bend = np.diff(np.eye(basis.shape[1]), n=min(2, basis.shape[1] - 1), axis=0)
-    bridge = 1e-6 * use.sum() * bend.T @ bend if options.method == "spline" else 0.0
+    bridge = 1e-6 * use.sum() * bend.T @ bend if options.method == "bspline" else 0.0
     keep = use.copy()
     curve = np.zeros_like(flux)
     for _ in range(options.iterations + 1):

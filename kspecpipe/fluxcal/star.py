@@ -12,6 +12,7 @@ from scipy.ndimage import median_filter
 from kspecpipe.errors import RecipeError
 from kspecpipe.fluxcal.candidates import Candidate
 from kspecpipe.fluxcal.colour import (
+    ColourFit,
     CorrectionBasis,
     colour_correction,
     predicted_residual,
@@ -239,6 +240,11 @@ def _flags(star: Star, ratio: SmoothRatio, telluric: Sequence[WavelengthRegion])
     return flags.flag(inside, DQ.TELLURIC).flag(beyond, DQ.EXTRAPOLATED).dq
 
 
+def _scale_factor(colours: ColourFit | None, best: int) -> float:
+    """Return the flux above the air over that at the star's surface."""
+    return float("nan") if colours is None else float(10 ** (-0.4 * colours.grey[best]))
+
+
 def _numbers(
     candidate: Candidate, match: TemplateMatch, library: TemplateGrid, snr: float
 ) -> dict[str, Any]:
@@ -255,11 +261,13 @@ def _numbers(
         "teff_colour": float("nan") if match.teff_colour is None else match.teff_colour.teff,
         "logg": best.logg,
         "feh": best.feh,
+        "alpha_m": best.alpha_m,
         "velocity": match.velocity,
         "velocity_error": match.velocity_error,
         "lsf_scale": match.lsf_scale,
         "chi2": float(match.line_chi2[match.best]),
         "colour_chi2": float("nan") if colours is None else float(colours.chi2[match.best]),
+        "scale_factor": _scale_factor(colours, match.best),
         "runner_up": match.runner_up_margin,
         "line_strength": match.line_strength,
         "residual": match.residual,

@@ -352,6 +352,16 @@ def test_the_figure_of_lost_light_tells_why_stars_were_rejected(observe, calibra
     assert [line.get_label() for line in axis.lines][0] == "used"
 
 
+def test_a_stars_scale_turns_its_template_into_its_flux(three, grid):
+    """At 6000 Angstrom, where reddening and correction are small."""
+    for fit, row in zip(three.fits, three.stars, strict=True):
+        best = [p.label for p in grid.parameters].index(row["template"])
+        assert row["alpha_m"] == grid.parameters[best].alpha_m
+        surface = np.interp(6000.0, grid.wavelength, grid.continuum[best])
+        star = np.median(fit.model[np.abs(three.wavelength - 6000) < 100])
+        assert star / surface == pytest.approx(row["scale_factor"], rel=0.15)
+
+
 def test_stars_tell_how_they_differ_from_their_combination(three):
     assert three.n_stars == 3
     residuals = np.array(three.per_star_residuals)

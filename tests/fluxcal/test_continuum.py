@@ -20,9 +20,9 @@ LINES = 1 - sum(
 )
 
 
-@pytest.mark.parametrize("method", ["spline", "polynomial", "running_median"])
+@pytest.mark.parametrize("method", ["bspline", "polynomial", "running_median"])
 def test_the_continuum_of_a_spectrum_with_lines_is_found(method):
-    options = ContinuumOptions(method=method, order=3 if method == "spline" else 8)
+    options = ContinuumOptions(method=method, order=3 if method == "bspline" else 8)
     good = np.ones(WAVE.size, bool)
     ratio = fit_continuum(WAVE, CONTINUUM * LINES, good, options) / CONTINUUM
     assert np.abs(ratio[20:-20] - 1).max() < 0.03

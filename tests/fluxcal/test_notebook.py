@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kspecpipe import fluxcal
+from kspecpipe.base_recipe import find_recipe
+from kspecpipe.fluxcal.table import NUMBERS
 from kspecpipe.simulate.standards import StandardStar, write_catalogue
 
 PAGE = Path(__file__).parents[2] / "docs" / "flux-calibration.md"
@@ -31,3 +33,12 @@ def test_every_public_name_is_documented():
     functions = [name for name in fluxcal.__all__ if not name.isupper()]
     assert len(functions) > 40
     assert [name for name in functions if len(getattr(fluxcal, name).__doc__) < 20] == []
+
+
+def test_every_column_of_the_table_of_stars_and_every_metric_is_explained():
+    page = PAGE.read_text()
+    assert [name for name in NUMBERS if f"`{name}`" not in page] == []
+    metrics = {spec.label for spec in find_recipe("fluxcal").Metrics.specs.values()}
+    own = {name for name in metrics if not name.startswith("RESIDUAL ")}
+    assert own > {"STARS USED", "ZERO POINT"}
+    assert [name for name in own if name not in page] == []
