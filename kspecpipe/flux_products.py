@@ -16,18 +16,18 @@ from kspecpipe.spectra import CORRELATION, GRID_AXIS
 RESPONSE_UNIT = "erg/cm2/electron"
 FLUX_UNIT = "erg/s/cm2/Angstrom"
 #: How a flux calibration came about; HISTORY has one line per star.
-CALIBRATION_CARDS = (
-    "FLUXCAL",
-    "FCALNSTR",
-    "FCALNREJ",
-    "FCALRMS",
-    "FCALGREY",
-    "FCALZP",
-    "FCALEXT",
-    "FCALAIRM",
-    "FCALRESP",
-    "HISTORY",
-)
+CALIBRATION_CARDS = {
+    "FLUXCAL": "calibrated in flux",
+    "FCALNSTR": "stars in the response",
+    "FCALNREJ": "stars left out",
+    "FCALRMS": "relative scatter of the stars' responses",
+    "FCALGREY": "[mag] scatter of the stars' brightness",
+    "FCALZP": "[mag] AB, 1 electron/s/Angstrom",
+    "FCALEXT": "extinction curve",
+    "FCALAIRM": "airmass, mean of the fibres",
+    "FCALRESP": "response of another exposure",
+    "HISTORY": "",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,10 @@ class Response(Product):
         doc="wavelength grid",
     )
     calibration: dict[str, Any] = cards(
-        "PRIMARY", *CALIBRATION_CARDS, doc="how the calibration came about"
+        "PRIMARY",
+        *CALIBRATION_CARDS,
+        doc="how the calibration came about",
+        comments=CALIBRATION_CARDS,
     )
 
     @property
@@ -102,7 +105,10 @@ class Calibrated(Product):
         "PRIMARY", *CORRELATION, doc="correlation of samples 1, 2, 3 pixels apart, median fibre"
     )
     calibration: dict[str, Any] = cards(
-        "PRIMARY", *CALIBRATION_CARDS, doc="how the calibration came about"
+        "PRIMARY",
+        *CALIBRATION_CARDS,
+        doc="how the calibration came about",
+        comments=CALIBRATION_CARDS,
     )
     fibres: Table = table_hdu("FIBRES", doc="one row per fibre, with AIRMASS")
 

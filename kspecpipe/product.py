@@ -34,6 +34,8 @@ class HduSpec:
         The field may be None and its HDU absent.
     keys : tuple of str
         Header keywords of a ``cards`` field.
+    comments : mapping of str to str
+        What stands behind the value of a keyword.
     doc : str
         One line.
     """
@@ -45,6 +47,7 @@ class HduSpec:
     optional: bool = False
     keys: tuple[str, ...] = ()
     doc: str = ""
+    comments: Mapping[str, str] = field(default_factory=dict)
 
 
 def signal_hdu(*, unit: str, dtype: str = "f4", doc: str = "") -> Any:
@@ -65,9 +68,10 @@ def table_hdu(hdu: str, *, optional: bool = False, doc: str = "") -> Any:
     return _field(HduSpec("table", hdu, optional=optional, doc=doc))
 
 
-def cards(hdu: str, *keys: str, doc: str = "") -> Any:
+def cards(hdu: str, *keys: str, doc: str = "", comments: Mapping[str, str] | None = None) -> Any:
     """Declare a mapping of header cards of an HDU (comma-separated names for several HDUs)."""
-    return field(default_factory=dict, metadata={"hdu": HduSpec("cards", hdu, keys=keys, doc=doc)})
+    spec = HduSpec("cards", hdu, keys=keys, doc=doc, comments=comments or {})
+    return field(default_factory=dict, metadata={"hdu": spec})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,7 +200,8 @@ def _write_cards(hdus: list[Any], spec: HduSpec, values: Mapping[str, Any]) -> N
                     for line in values.get(key, ()):
                         hdu.header.add_history(fits_value(line))
                 elif key in values:
-                    hdu.header[_fits_keyword(key)] = fits_value(values[key])
+                    card = _fits_card(key, values[key], spec.comments.get(key, ""))
+                    hdu.header[_fits_keyword(key)] = card
 
 
 def _fits_keyword(keyword: str) -> str:

@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from kspecpipe import io
-from kspecpipe.flux_products import Calibrated, Response
+from kspecpipe.flux_products import CALIBRATION_CARDS, Calibrated, Response
 from kspecpipe.product import squared_unit
 from kspecpipe.product_hdus import build_hdus
 from kspecpipe.signal import Signal
@@ -82,6 +82,13 @@ def test_every_star_has_its_history_and_it_comes_back(tmp_path):
     assert "rejected: far too long" in found.calibration["HISTORY"][1]
     again = io.read_product(stored(found, tmp_path / "b.fits"))
     assert again.calibration == found.calibration
+
+
+def test_every_card_says_what_it_is(tmp_path):
+    header = fits.getheader(stored(response(), tmp_path / "a.fits"))
+    assert header.comments["FCALNSTR"] == "stars in the response"
+    assert all(header.comments[key] for key in CARDS if key != "HISTORY")
+    assert all(len(text) < 48 for text in CALIBRATION_CARDS.values())
 
 
 def test_every_hdu_has_its_unit(tmp_path):
