@@ -24,6 +24,8 @@ _RESPONSE = "response [(erg/s/cm²/Å) / (electron/s/Å)]"
 _WAVELENGTH = "wavelength [Å]"
 #: Characters of a reason that fit into a panel.
 _REASON = 52
+#: More entries of a legend than this are written small.
+_MANY = 5
 
 
 @house_style()
@@ -133,7 +135,9 @@ def plot_calibrated_spectrum(
         axes[0].errorbar(place, level, error, width, fmt="o", ms=3, lw=0.8)
         for name, x, y in zip(bands, place, level, strict=True):
             if wavelength[0] < x < wavelength[-1]:
-                axes[0].annotate(_short(name), (x, y), (3, 4), textcoords="offset points")
+                axes[0].annotate(
+                    _short(name), (x, y), (0, 4), textcoords="offset points", ha="center"
+                )
     known = flux.value[flux.good]
     # A few samples at the ends, of large error, would hide all others.
     top = 1.25 * float(np.percentile(known, 99.5)) if known.size else 1.0
@@ -162,7 +166,7 @@ def draw_response(axis: Axes, wavelength: FloatArray, response: Signal) -> None:
     axis.fill_between(wavelength, low, high, color="0.5", alpha=0.6, lw=0, label="error")
     axis.plot(wavelength, value, "k", lw=1.2, label="combined")
     shade(axis, wavelength, (response.dq & np.uint16(DQ.TELLURIC)) > 0, label="telluric, bridged")
-    axis.legend()
+    _legend(axis)
     positive = value[np.isfinite(value) & (value > 0)]
     if positive.size:
         axis.set_ylim(0.7 * positive.min(), 1.4 * float(np.percentile(positive, 99)))
@@ -175,7 +179,7 @@ def draw_vectors(
     """Draw the responses of the single stars."""
     for vector, name in zip(vectors, names, strict=True):
         axis.plot(wavelength, vector, lw=0.8, label=name)
-    axis.legend()
+    _legend(axis)
 
 
 def draw_residuals(
@@ -194,7 +198,7 @@ def draw_residuals(
         axis.plot(wavelength, shape, lw=0.8, label=name)
     reach = float(np.clip(1.3 * np.nanpercentile(np.abs(shapes), 99), 0.05, 0.5))
     axis.set(xlabel=_WAVELENGTH, ylabel="star / combined - 1", ylim=(-reach, reach))
-    axis.legend()
+    _legend(axis)
 
 
 def draw_photometry(axis: Axes, stars: Table, stem: str) -> None:
@@ -207,7 +211,7 @@ def draw_photometry(axis: Axes, stars: Table, stem: str) -> None:
     axis.axhline(0, color="0.5", lw=0.5)
     axis.set_xticks(place, [_short(band) for band in bands])
     axis.set(xlabel="band", ylabel="observed - model [mag]")
-    axis.legend()
+    _legend(axis)
 
 
 def draw_match(
@@ -224,7 +228,7 @@ def draw_match(
         ylabel=f"flux [$10^{{{power}}}$ erg/s/cm²/Å]",
         ylim=(0, 1.15 * top / 10.0**power),
     )
-    axis.legend()
+    _legend(axis)
 
 
 def draw_grey(axis: Axes, stars: Table) -> None:
@@ -243,7 +247,7 @@ def draw_grey(axis: Axes, stars: Table) -> None:
     axis.axvline(0, color="0.5", lw=0.5)
     axis.set_yticks(place, [str(name) for name in stars["name"]], fontsize=7)
     axis.set(xlabel="lost light [mag]", xlim=(-reach, reach), ylim=(len(stars) - 0.3, -0.7))
-    axis.legend()
+    _legend(axis)
 
 
 def shade(axis: Axes, wavelength: FloatArray, inside: BoolArray, label: str | None = None) -> None:
@@ -258,6 +262,12 @@ def shade(axis: Axes, wavelength: FloatArray, inside: BoolArray, label: str | No
         zorder=0,
         label=label,
     )
+
+
+def _legend(axis: Axes) -> None:
+    """Name what is drawn; many stars have small names in two columns."""
+    many = len(axis.get_legend_handles_labels()[1]) > _MANY
+    axis.legend(ncols=2 if many else 1, fontsize=5.5 if many else None)
 
 
 def _short(band: str) -> str:
