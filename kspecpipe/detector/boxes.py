@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kspecpipe.bsplines import spline_basis
 from kspecpipe.detector.planes import Planes
 from kspecpipe.detector.robust import Moments, clipped_moments
 from kspecpipe.errors import RecipeError
@@ -161,18 +162,11 @@ def _spline_through_means(boxes: IntArray, n: int) -> FloatArray:
 
 
 def _spline_basis(x: IntArray, nodes: FloatArray) -> FloatArray:
-    """B-splines (n, n_node) of the splines that nodes determine, by the recursion of de Boor.
+    """B-splines (n, n_node) of the splines that nodes determine.
 
     Cubic, of lower degree for fewer than four nodes; the outer polynomials go on beyond the nodes.
-    Written out, because `scipy.interpolate` takes longer to load than a master bias to make.
     """
     degree = min(3, len(nodes) - 1)
     inner = nodes[2:-2]  # "not a knot": the outer two pieces on each side are one polynomial
     knots = np.pad(inner, degree + 1, constant_values=(nodes[0], nodes[-1]))
-    piece = np.searchsorted(inner, x, side="right") + degree
-    basis: FloatArray = (np.arange(len(knots) - 1) == piece[:, None]).astype(float)
-    for order in range(1, degree + 1):
-        width = knots[order:] - knots[:-order]
-        rise = (x[:, None] - knots[:-order]) / np.where(width > 0, width, np.inf)
-        basis = rise[:, :-1] * basis[:, :-1] + (1 - rise[:, 1:]) * basis[:, 1:]
-    return basis
+    return spline_basis(x, knots, degree)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy  # its parts are loaded when they are used: it takes long
 
+from kspecpipe.bsplines import spline_basis
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
 from kspecpipe.trace.layout import FibreLayout
@@ -199,9 +200,7 @@ def _spline(rows: FloatArray | IntArray, n_row: int, options: BackgroundOptions)
     degree = options.bspline_deg
     inner = np.linspace(0, n_row - 1, max(int(round(1 / options.knot_distance)), 1) + 1)
     knots = np.concatenate([np.full(degree, inner[0]), inner, np.full(degree, inner[-1])])
-    spline = scipy.interpolate.BSpline
-    matrix: FloatArray = spline.design_matrix(np.asarray(rows, float), knots, degree).toarray()
-    return matrix
+    return spline_basis(rows, knots, degree)
 
 
 def _solve_smooth(design: FloatArray, weight: FloatArray, value: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # its parts are loaded when they are used: it takes long
 
+from kspecpipe.bsplines import spline_basis
 from kspecpipe.errors import RecipeError
 from kspecpipe.signal import BoolArray, FloatArray
 
@@ -108,8 +109,8 @@ def _clipped_spline(
     options: BlazeSplineOptions,
 ) -> FloatArray:
     """Fit a spline on given knots and reject what lies far off."""
-    x = np.arange(float(spectrum.size))
-    design = scipy.interpolate.BSpline.design_matrix(x, knots, options.bspline_deg).toarray()
+    x = np.arange(spectrum.size)
+    design = spline_basis(x, knots, options.bspline_deg)
     # fringes of some per cent must not be taken for outliers, nor bright columns decide alone
     weight = known / (error**2 + (0.03 * spectrum) ** 2 + 1e-30)
     bend = np.diff(np.eye(design.shape[1]), 2, axis=0)

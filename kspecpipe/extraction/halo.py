@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import scipy  # its parts are loaded when they are used: it takes long
@@ -212,22 +213,37 @@ def _robust_fit(
 
     Ghosts and stray light only add: rows below the fit say that it took some of them for halo.
     """
-    n_width = design.shape[1]
-    matrix = np.hstack([design, levels])
-    lower = np.concatenate([np.zeros(n_width), np.full(levels.shape[1], -np.inf)])
-    weight = np.ones(target.size)
+    free, weight = levels.shape[1], np.ones(target.size)
+    matrix = np.hstack([levels, design])
     solution = np.zeros(matrix.shape[1])
     for _ in range(8):
-        # The small triangle has the same solution, and is solved exactly: widths left out are 0.
+        # The small triangle has the same solution; its lower right corner is of the halo alone.
         turn, triangle = np.linalg.qr(matrix * weight[:, None])
-        solution = scipy.optimize.lsq_linear(
-            triangle, turn.T @ (target * weight), (lower, np.inf), method="bvls"
-        ).x
+        right = turn.T @ (target * weight)
+        solution[free:] = _not_negative(triangle[free:, free:], right[free:])
+        rest = right[:free] - triangle[:free, free:] @ solution[free:]
+        solution[:free] = np.linalg.lstsq(triangle[:free, :free], rest, rcond=None)[0]
         residual = target - matrix @ solution
         scatter = 1.4826 * float(np.median(np.abs(residual)))
-        tolerated = options.clip * scatter + options.tolerance * (design @ solution[:n_width])
+        tolerated = options.clip * scatter + options.tolerance * (design @ solution[free:])
         weight = (residual < np.maximum(tolerated, 1e-12)).astype(float)
-    return np.asarray(solution[:n_width])
+    return np.asarray(solution[free:])
+
+
+def _not_negative(matrix: FloatArray, target: FloatArray) -> FloatArray:
+    """Least squares with a few parameters of which none may be negative: the best of all choices.
+
+    Written out, because `scipy.optimize` takes longer to load than a halo to measure.
+    """
+    number = matrix.shape[1]
+    best, least = np.zeros(number), float(target @ target)
+    for chosen in product((False, True), repeat=number):
+        share = np.linalg.lstsq(matrix[:, chosen], target, rcond=None)[0]
+        left = target - matrix[:, chosen] @ share
+        if (share >= 0).all() and left @ left < least:
+            least, best = float(left @ left), np.zeros(number)
+            best[list(chosen)] = share
+    return best
 
 
 def subtract_scattered(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import BSpline
 
+from kspecpipe.bsplines import spline_basis
 from kspecpipe.extraction.banded import factorise_band, invert_band, solve_band
 from kspecpipe.extraction.slabs import Slabs, normal_equations
 from kspecpipe.signal import BoolArray, FloatArray, IntArray
@@ -32,8 +32,7 @@ def background_basis(n_row: int, span: tuple[int, int], distance: float) -> Floa
     inner = np.linspace(low, max(high - 1, low + 1), number + 1)
     knots = np.concatenate([np.full(3, inner[0]), inner, np.full(3, inner[-1])])
     basis = np.zeros((n_row, number + 3))
-    rows = np.arange(low, high, dtype=float)
-    basis[low:high] = BSpline.design_matrix(rows, knots, 3).toarray()
+    basis[low:high] = spline_basis(np.arange(low, high), knots, 3)
     return basis
 
 

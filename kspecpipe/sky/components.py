@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.signal import BoolArray, FloatArray, Signal
 from kspecpipe.sky.matching import remove_continuum
@@ -52,14 +52,16 @@ def add_components(model: SkyModel, spectra: Signal, wavelength: FloatArray, sky
     position = model.axis.position(wavelength)
     whole = np.arange(len(model.axis.wavelength), dtype=float)
     # Linear interpolation would blur what is as narrow as the LSF.
-    onto = [CubicSpline(position[fibre], residual[fibre])(whole) for fibre in members]
+    onto = [
+        scipy.interpolate.CubicSpline(position[fibre], residual[fibre])(whole) for fibre in members
+    ]
     table = _clipped(np.stack(onto))
     common = _components(table, number)
     value, variance = sky.value.copy(), sky.variance.copy()
     for fibre in np.flatnonzero(good.any(axis=1)):
         own = members == fibre
         vectors = _components(table[~own], number) if own.any() else common
-        at = CubicSpline(whole, vectors[0], axis=1)(position[fibre])
+        at = scipy.interpolate.CubicSpline(whole, vectors[0], axis=1)(position[fibre])
         shape, error = _project(at, residual[fibre], noise[fibre], good[fibre], vectors[1])
         value[fibre] += shape * scale[fibre]
         variance[fibre] += error * scale[fibre] ** 2

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import comb, factorial
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+import scipy  # its parts are loaded when they are used: it takes long
 from scipy.linalg import cho_solve_banded, cholesky_banded
 from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
 
@@ -45,7 +45,9 @@ class PixelAxis:
     def position(self, wavelength: FloatArray) -> FloatArray:
         """Pixel of the mean fibre at a wavelength, extrapolated linearly; NaN stays NaN."""
         inside = np.clip(wavelength, self.wavelength[0], self.wavelength[-1])
-        index = CubicSpline(self.wavelength, np.arange(len(self.wavelength), dtype=float))
+        index = scipy.interpolate.CubicSpline(
+            self.wavelength, np.arange(len(self.wavelength), dtype=float)
+        )
         finite = np.isfinite(inside)
         beyond = np.where(finite, wavelength - inside, 0.0)
         slope = np.where(beyond < 0, index(self.wavelength[0], 1), index(self.wavelength[-1], 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+import scipy  # its parts are loaded when they are used: it takes long
 
 from kspecpipe.signal import BoolArray, FloatArray, Signal
 from kspecpipe.wavelength.align import fill_gaps, line_spectra, measure_shifts
@@ -111,7 +111,8 @@ def _fit_fibre(before: Signal, after: Signal, start: float) -> tuple[FloatArray,
         subtract_continuum(fill_gaps(np.asarray(s.value, float)[None], s.good[None]))[0]
         for s in (before, after)
     )
-    spline, noise = CubicSpline(x, template), np.where(before.good, before.variance, np.inf)
+    spline = scipy.interpolate.CubicSpline(x, template)
+    noise = np.where(before.good, before.variance, np.inf)
     value = np.array([start, 0.0])
     covariance = np.full((2, 2), np.nan)
     for _ in range(6):

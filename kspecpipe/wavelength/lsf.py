@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import scipy  # its parts are loaded when they are used: it takes long
 
+from kspecpipe.bsplines import spline_basis, spline_slopes
 from kspecpipe.signal import FloatArray
 
 #: Samples of the tables per pixel.
@@ -147,9 +147,7 @@ def lsf_basis(fwhm: float) -> LsfBasis:
     full = np.concatenate([knots[0] - outside[::-1], knots, knots[-1] + outside])
     offset = np.linspace(-reach, reach, 2 * reach * _OVERSAMPLING + 1)
     # Splines that do not vanish at both ends are left out: the LSF is 0 there.
-    spline = scipy.interpolate.BSpline(full, np.eye(full.size - 4)[:, 3:-3], 3)
-    table = spline(offset).T
-    slope = spline.derivative()(offset).T
+    table, slope = (find(offset, full, 3)[:, 3:-3].T for find in (spline_basis, spline_slopes))
     return LsfBasis(
         fwhm, reach, table, slope, table.sum(axis=1) / _OVERSAMPLING, table @ offset / _OVERSAMPLING
     )

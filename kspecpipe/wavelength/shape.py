@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.interpolate import BSpline
 from scipy.linalg import cho_factor, cho_solve
 
+from kspecpipe.bsplines import spline_basis
 from kspecpipe.signal import FloatArray, IntArray
 from kspecpipe.wavelength.design import Design
 from kspecpipe.wavelength.lsf import (
@@ -128,7 +128,7 @@ def _continuum_splines(nx: int, reach: int) -> FloatArray:
     count = max(2, round(nx / (5.0 * reach)))
     inner = np.linspace(0, nx - 1, count + 1)
     knots = np.concatenate([np.repeat(inner[0], 3), inner, np.repeat(inner[-1], 3)])
-    return np.asarray(BSpline.design_matrix(np.arange(float(nx)), knots, 3).toarray())
+    return spline_basis(np.arange(nx), knots, 3)
 
 
 def _shape_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedom) -> FloatArray:

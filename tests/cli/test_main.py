@@ -54,10 +54,18 @@ def test_help_imports_nothing_heavy_and_linear_algebra_stays_on_one_thread():
     assert "usage: kspec" in done.stdout
 
 
-def test_recipes_of_the_detector_load_nothing_that_they_never_use():
+@pytest.mark.parametrize(
+    ("recipes", "late"),
+    [
+        ("mbias", {"scipy.ndimage", "scipy.sparse"}),
+        ("mflat, kspecpipe.recipes.marc", {"scipy.interpolate"}),
+    ],
+    ids=["mbias", "mflat and marc"],
+)
+def test_recipes_load_nothing_that_they_never_use(recipes, late):
     code = (
-        "import sys, kspecpipe.cli.recipe, kspecpipe.recipes.mbias\n"
-        "late = {'scipy.ndimage', 'scipy.optimize', 'scipy.sparse', 'matplotlib'}\n"
+        f"import sys, kspecpipe.cli.recipe, kspecpipe.recipes.{recipes}\n"
+        f"late = {late | {'scipy.optimize', 'astropy.coordinates', 'matplotlib'}}\n"
         "assert not late & set(sys.modules), late & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
