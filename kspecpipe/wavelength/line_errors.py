@@ -18,8 +18,13 @@ from kspecpipe.wavelength.scene import (
 
 #: Lines closer than this are not told apart without their strengths [FWHM].
 _OVERLAP = 0.8
+#: Samples lost of a line of which only the foot is left [FWHM].
+_FOOT = 1.75
 #: Scatter of the logarithm of strengths about the listed ones, and about a guess.
 _SCATTER, _UNLISTED_SCATTER = 0.5, 1.0
+#: S/N of whole single lines which show the LSF, and how much of a split is unsure a chip away from
+#: them.
+_TELLING_SNR, _LSF_CHANGE = 50.0, 0.5
 #: Part of the wings' pull on the centroid that the continuum hides; where wings begin [FWHM].
 _LOST_WINGS, _WING = 0.03, 1.5
 
@@ -36,7 +41,7 @@ def common_errors(
     return (
         _coherent_residual(scene, model, drawn, measured)
         + _saturation_error(scene, model, drawn.position)
-        + _blend_error(parts, model, place)
+        + _blend_error(parts, model, place, measured)
         + split_error(parts, model, faint_flux(scene), place)
     )
 
@@ -94,33 +99,52 @@ def _saturation_error(scene: Scene, model: Model, position: FloatArray) -> Float
     """Error (n_group,) of lines seen by their flanks only, as well as their shape is known [pixel].
 
     A flank falls by e in about a pixel: a relative error of the shape is one of place in pixels.
-    The farther out what is left of a line lies, the less other lines say of its shape.
+    The farther out what is left of a line lies, the less other lines say of its shape; the foot of
+    a line that is lost but for it says nothing.
     """
     fwhm = model.lsf.basis.fwhm
     lost = np.median(lost_samples(scene, position, 1.5 * fwhm), axis=0)
     farther = np.maximum(lost / fwhm, 1.0) ** 3
     error = np.where(lost >= 2, (0.008 + model.floor) * farther, 0.0)
+    error = np.where(lost > _FOOT * fwhm, np.maximum(error, 1.0), error)
     worst = np.zeros(model.n_group)
     np.maximum.at(worst, model.group, error * (model.intensity > 0))
     return worst
 
 
-def _blend_error(parts: Components, model: Model, place: FloatArray) -> FloatArray:
-    """Displacement (n_group,) by errors of the split between lines that overlap [pixel]."""
+def _blend_error(
+    parts: Components, model: Model, place: FloatArray, measured: Measurement
+) -> FloatArray:
+    """Displacement (n_group,) by errors of the split between lines that overlap [pixel].
+
+    Of lines whose strength is not listed, the split is less sure; and so is it far from single
+    lines, where nothing else says what the LSF is like.
+    """
     count, fwhm = model.n_group, model.lsf.basis.fwhm
     total = np.bincount(model.group, model.intensity, count)[model.group]
     share = model.intensity / np.maximum(total, 1e-9)
-    mean = np.bincount(model.group, share * place, count)[model.group]
-    spread = np.sqrt(np.bincount(model.group, share * (place - mean) ** 2, count))
+    mean = np.bincount(model.group, share * place, count)
+    spread = np.sqrt(np.bincount(model.group, share * (place - mean[model.group]) ** 2, count))
     order = np.flatnonzero(share > 0.1)
     order = order[np.lexsort((place[order], model.group[order]))]
     step = np.diff(place[order])
     step = np.where(np.diff(model.group[order]) == 0, step, np.inf)
     closest = np.full(count, np.inf)
     np.minimum.at(closest, model.group[order[1:]], step)
-    # Of lines whose strength is not listed, the split is less sure.
-    unknown = np.bincount(model.group, share * ~np.isfinite(parts.intensity), count) > 0.1
-    return np.where(unknown, 0.15, 0.05) * spread * np.exp(-((closest / (0.7 * fwhm)) ** 2))
+    unlisted = np.bincount(model.group, share * ~np.isfinite(parts.intensity), count) > 0.1
+    telling = np.isinf(closest) & (np.bincount(model.group, share * parts.trusted, count) > 0.9)
+    telling &= np.sum(measured.snr**2, axis=0) > _TELLING_SNR**2
+    telling &= np.median(measured.core, axis=0) < 0.2
+    remote = _distance(mean, mean[telling])
+    wrong = np.where(unlisted, 0.15, 0.05) + _LSF_CHANGE * remote / np.ptp(place)
+    return wrong * spread * np.exp(-((closest / (0.7 * fwhm)) ** 2))
+
+
+def _distance(place: FloatArray, others: FloatArray) -> FloatArray:
+    """Distance (n,) of places (n,) to the nearest of the others; 0 without any."""
+    if not others.size:
+        return np.zeros(place.size)
+    return np.asarray(np.min(np.abs(place[:, None] - others), axis=1))
 
 
 def split_error(parts: Components, model: Model, quiet: float, place: FloatArray) -> FloatArray:

@@ -43,20 +43,23 @@ def trusted_span(lines: FloatArray, error: FloatArray, limit: float) -> tuple[fl
 
 
 def keep_trusted(scene: Scene, state: Progress, step: RoundOptions, limit: float) -> Progress:
-    """Leave out lines at the ends between which the dispersion is not known to ``limit`` [pixel].
+    """Take no line for used at the ends between which the others do not know to ``limit`` [pixel].
 
     A faint line far from all others stretches the range that a solution claims, but nothing tells
-    whether it is the line that it is taken for.
+    whether it is the line that it is taken for. It stays in the fit: most often it is that line.
     """
     x = np.arange(scene.nx, dtype=float)
+    trusted = state
     for _ in range(8):
-        groups = state.groups
+        groups = trusted.groups
         if groups is None or groups.used.sum() < 3:
-            return state
-        place = state.dispersion.position(groups.wavelength)[state.dispersion.nfib // 2]
-        low, high = trusted_span(place[groups.used], typical_error(state, x), limit)
+            break
+        place = trusted.dispersion.position(groups.wavelength)[trusted.dispersion.nfib // 2]
+        low, high = trusted_span(place[groups.used], typical_error(trusted, x), limit)
         kept = groups.used & (place >= low) & (place <= high)
         if kept.sum() < 3 or np.array_equal(kept, groups.used):
-            return state
-        state = fit_positions(state, replace(groups, used=kept), scene, step)
-    return state
+            break
+        trusted = fit_positions(trusted, replace(groups, used=kept), scene, step)
+    if trusted.groups is None or state.groups is None:
+        return state
+    return replace(state, groups=replace(state.groups, used=trusted.groups.used))

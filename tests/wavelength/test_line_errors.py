@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from kspecpipe.wavelength.components import Components
-from kspecpipe.wavelength.line_errors import _saturation_error, shared_errors, split_error
+from kspecpipe.wavelength.groups import Measurement
+from kspecpipe.wavelength.line_errors import (
+    _blend_error,
+    _saturation_error,
+    shared_errors,
+    split_error,
+)
 from kspecpipe.wavelength.lsf import gaussian_lsf, lsf_basis, winged_lsf
 from kspecpipe.wavelength.scene import Model, Scene, render
 
@@ -102,4 +108,37 @@ def test_the_farther_out_a_saturated_line_is_seen_the_less_is_known_of_its_place
     assert np.all(errors[:, 0] == 0)
     assert 0.005 < errors[0, 1] < 0.02
     assert errors[1, 1] > 3 * errors[0, 1]
-    assert 0.1 < errors[2, 1] < 0.4
+    assert errors[2, 1] >= 1
+
+
+def blend_error(*, single_at, core=0.0, trusted=True):
+    """Error of a blend at 900 when a bright single line is elsewhere; the first line is far."""
+    place = np.array([0.0, 899.0, 901.5, single_at])
+    model = Model(
+        gaussian_lsf(lsf_basis(4.0), 4.0), np.full(4, 1e4), np.array([0, 1, 1, 2]),
+        np.ones((1, 4)), np.zeros((1, 1000)), 0.01,
+    )  # fmt: skip
+    parts = Components(
+        place,
+        np.array(["Hg", "Hg", "Cd", "Hg"]),
+        np.full(4, 50.0),
+        np.array([True] * 3 + [trusted]),
+    )
+    per_group = np.ones((1, 3))
+    measured = Measurement(
+        0 * per_group, per_group, per_group, 200 * per_group, np.array([[0.0, 0.0, core]])
+    )
+    return _blend_error(parts, model, place, measured)[1]
+
+
+def test_the_farther_a_blend_is_from_single_lines_the_less_sure_is_its_split():
+    errors = [blend_error(single_at=at) for at in (880.0, 500.0, 100.0)]
+    assert errors == sorted(errors)
+    assert errors[0] < 0.06
+    assert 3 * errors[0] < errors[1]
+
+
+def test_lost_lines_and_unknown_ones_say_nothing_of_the_shape_of_others():
+    alone = blend_error(single_at=880.0, core=1.0)
+    assert alone == blend_error(single_at=880.0, trusted=False)
+    assert alone > 2 * blend_error(single_at=880.0)
