@@ -123,7 +123,7 @@ def _blend_error(
     count, fwhm = model.n_group, model.lsf.basis.fwhm
     total = np.bincount(model.group, model.intensity, count)[model.group]
     share = model.intensity / np.maximum(total, 1e-9)
-    mean = np.bincount(model.group, share * place, count)
+    mean: FloatArray = np.asarray(np.bincount(model.group, share * place, count), float)
     spread = np.sqrt(np.bincount(model.group, share * (place - mean[model.group]) ** 2, count))
     order = np.flatnonzero(share > 0.1)
     order = order[np.lexsort((place[order], model.group[order]))]
