@@ -58,7 +58,7 @@ class ColourOptions:
     scale: float = 0.008
     blue: float = 2.0
     length: float = 0.4
-    ebv: float = 0.15
+    ebv: float = 0.1
     law: float = 0.04
     law_length: float = 0.12
     negative: float = 0.06

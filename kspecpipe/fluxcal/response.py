@@ -48,10 +48,10 @@ class ResponseOptions:
     """
 
     spacing: float = 100.0
-    bend: float = 0.004
+    bend: float = 0.003
     mismatch: float = 0.06
     lines: float = 3.0
-    blanketing: float = 4.0
+    blanketing: float = 6.0
     shared: float = 6.0
     blends: float = 0.4
 
