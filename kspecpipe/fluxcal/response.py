@@ -51,7 +51,7 @@ class ResponseOptions:
     bend: float = 0.003
     mismatch: float = 0.06
     lines: float = 3.0
-    blanketing: float = 6.0
+    blanketing: float = 4.0
     shared: float = 6.0
     blends: float = 0.4
 
