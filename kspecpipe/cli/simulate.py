@@ -62,13 +62,16 @@ def run(arguments: argparse.Namespace, name: str) -> int:
     """Simulate and say what was written."""
     del name
     _refuse_full(arguments.out, overwrite=arguments.overwrite)
-    night = simulate(arguments.out, plan_of(arguments), arguments.seed)
+    plan = plan_of(arguments)
+    night = simulate(arguments.out, plan, arguments.seed)
     counts = Counter(file.tag for file in night.files)
     lines = [
         f"{short_path(night.folder)}: {', '.join(f'{n} {tag}' for tag, n in counts.items())} files",
         f"assignment {night.assignment.name}, truth in truth/",
         *(f"{step:<10} {short_path(sof)}" for step, sof in night.sofs.items()),
     ]
+    if plan.size != "full" or plan.n_fibres is not None:
+        lines.append(f"of no shipped instrument: --instrument {short_path(night.instrument)}")
     sys.stdout.write("\n".join(lines) + "\n")
     return int(ExitCode.OK)
 

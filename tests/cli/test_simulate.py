@@ -51,6 +51,13 @@ def test_night_is_written_and_named(kspec, tmp_path):
         assert path.read_bytes() == (again / path.name).read_bytes()
 
 
+def test_a_corner_of_the_chip_is_reduced_with_the_instrument_that_is_named(kspec, tmp_path):
+    result = kspec("simulate", tmp_path / "night", *TINY)
+    option = result.out.split("of no shipped instrument: ")[1].split()
+    bias = tmp_path / "night" / "bias.sof"
+    assert kspec("mbias", bias, "-o", tmp_path / "products", *option).code == 0
+
+
 def test_folder_with_files_is_left_alone_unless_asked(kspec, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     result = kspec("simulate", tmp_path, *TINY)
