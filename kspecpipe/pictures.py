@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -192,7 +191,9 @@ class _Notes(logging.Handler):
 def _serve(orders: int, answers: int, options: RunOptions, processes: int) -> None:
     """Do one order: what the copy does all its life."""
     signal.signal(signal.SIGTERM, _leave)
-    import_module("kspecpipe.plots")  # it takes as long as a picture
+    from kspecpipe import plots  # it takes as long as a picture
+
+    plots.warm_up()
     names = _receive(orders)
     if names is not None:  # else the process that asked is no more
         paths = [Path(name) for name in names]

@@ -111,6 +111,14 @@ def save(figure: Figure, target: Path | BinaryIO) -> None:
         figure.savefig(target, **options)
 
 
+@house_style()
+def warm_up() -> None:
+    """Draw an empty picture: fonts and the rules of mathematics are loaded with the first one."""
+    figure = Figure()
+    figure.subplots().set_yscale("log")
+    figure.draw_without_rendering()
+
+
 def show(figure: Figure) -> None:
     """Show a picture in a window and wait until it is closed."""
     from matplotlib import pyplot
