@@ -159,7 +159,7 @@ def _shape_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedo
         for row in range(n_row):
             place = columns[row, start[row] : start[row] + window.size]
             place += terms[row, line, :, None] * shape[row, :, None, :]
-    return columns[:, pad:-pad].reshape(*scene.value.shape, n_term * n_spline)
+    return columns.reshape(n_row, -1, n_term * n_spline)[:, pad:-pad]
 
 
 @dataclass(frozen=True)
