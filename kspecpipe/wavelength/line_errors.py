@@ -24,7 +24,7 @@ _FOOT = 1.75
 _SCATTER, _UNLISTED_SCATTER = 0.5, 1.0
 #: S/N of whole single lines which show the LSF, and how much of a split is unsure a chip away from
 #: them.
-_TELLING_SNR, _LSF_CHANGE = 50.0, 0.5
+_TELLING_SNR, _LSF_CHANGE = 50.0, 0.25
 #: Part of the wings' pull on the centroid that the continuum hides; where wings begin [FWHM].
 _LOST_WINGS, _WING = 0.03, 1.5
 

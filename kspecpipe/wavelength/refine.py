@@ -224,7 +224,7 @@ def _measure(
     drawn = render(scene, model, position)
     measured = measure_groups(scene, model, drawn, 1.6 * model.lsf.basis.fwhm)
     model, drawn = update_response(model, drawn, measured, (scene.nx - 1) / 2)
-    model = update_continuum(scene, model, drawn, 4.0 * model.lsf.basis.fwhm)
+    model = update_continuum(scene, model, drawn, 2.5 * model.lsf.basis.fwhm)
     good = np.isfinite(measured.variance) & (measured.snr > 1) & (np.abs(measured.offset) < 3)
     weight = np.where(good, 1 / np.where(good, measured.variance, 1.0), 0.0)
     return model, {"offset": measured.offset, "weight": weight, "snr": measured.snr}
