@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from kspecpipe.errors import RecipeError
 from kspecpipe.extraction.solve import model_image
-from kspecpipe.signal import BoolArray, FloatArray, IntArray, Signal
+from kspecpipe.signal import DQ, BoolArray, FloatArray, IntArray, Signal
 from kspecpipe.trace.model import Traces
 
 
@@ -217,14 +217,40 @@ def low_sensitivity_pixels(
     """
     judged = lit_pixels(flat, model, min_model) & flat.good
     low = np.zeros(flat.shape, dtype=bool)
-    if not judged.any():
-        return low
-    ratio = flat.value[judged] / model[judged]
-    centre = float(np.median(ratio))
-    scatter = 1.4826 * np.median(np.abs(ratio - centre))
-    noise = np.sqrt(flat.variance[judged] + np.maximum(model[judged], 0)) / model[judged]
-    limit = centre - low_sensitivity_clipping_sigma * np.hypot(scatter, noise)
-    low[judged] = (ratio < limit) & (ratio < response * centre)
+    if judged.any():
+        ratio = flat.value[judged] / model[judged]
+        centre = float(np.median(ratio))
+        scatter = 1.4826 * np.median(np.abs(ratio - centre))
+        noise = np.sqrt(flat.variance[judged] + np.maximum(model[judged], 0)) / model[judged]
+        limit = centre - low_sensitivity_clipping_sigma * np.hypot(scatter, noise)
+        low[judged] = (ratio < limit) & (ratio < response * centre)
+    others = flat.flag(low, DQ.BAD)
+    return low | _dull_columns(others, model, low_sensitivity_clipping_sigma, response)
+
+
+def _dull_columns(flat: Signal, model: FloatArray, sigma: float, response: float) -> BoolArray:
+    """Find pieces of columns that see less light than the columns beside them (ny, nx).
+
+    Where the light is faint no pixel of a dead column stands out by itself, but many do together.
+    """
+    height = 24  # rows: one or two fibres, a small part of most dead columns
+    judged = (model > 0.1 * model.max(axis=0)) & flat.good
+    low = np.zeros(flat.shape, dtype=bool)
+    for first in (0, height // 2):
+        starts = np.arange(first, flat.shape[0], height)
+        light, expected, variance = (
+            np.add.reduceat(np.where(judged, image, 0.0), starts, axis=0)
+            for image in (flat.value, model, flat.variance + np.maximum(model, 0))
+        )
+        ratio = np.divide(light, expected, out=np.ones_like(light), where=expected > 0)
+        usual = np.maximum(ndimage.median_filter(ratio, (1, 21), mode="nearest"), 0) * expected
+        dull = (light < response * usual) & (light < usual - sigma * np.sqrt(variance))
+        for piece, column in zip(*np.nonzero(dull), strict=True):
+            rows = slice(starts[piece], starts[piece] + height)
+            # a piece may reach beyond the end of the dead part
+            least = response * model[rows, column]
+            noise = np.sqrt(flat.variance[rows, column] + np.maximum(model[rows, column], 0))
+            low[rows, column] |= flat.value[rows, column] < least + noise
     return low
 
 

@@ -91,6 +91,28 @@ def test_dull_pixels_are_found_and_only_they(dull):
         low_sensitivity_pixels(frame, model[:10])
 
 
+def test_a_dead_column_is_found_where_no_pixel_of_it_stands_out(frames, bench):
+    rng = np.random.default_rng(11)
+    light = 0.02 * frames.lamp(bench)
+    window, weights = bench.windows(12)
+    whole = bench.expose(light, rng)
+    value, first, column = whole.value.copy(), bench.n_row // 3, 200
+    value[first:, column] *= 0.2
+    frame = Signal(value, whole.variance, whole.dq)
+    model = smooth_model(
+        extract_fibres(frame, window, weights).spectra, *bench.windows(12), bench.n_row
+    )
+    low = low_sensitivity_pixels(frame, model, low_sensitivity_clipping_sigma=8, response=0.7)
+    lit = model > 0.2 * model.max(axis=0)
+    noise = np.sqrt(frame.variance + model)
+    assert np.median((model / noise)[lit]) < 8
+    assert low[first:, column][lit[first:, column]].mean() > 0.9
+    assert not np.delete(low, column, axis=1).any()
+    assert not low_sensitivity_pixels(whole, model, low_sensitivity_clipping_sigma=8, response=0.7)[
+        lit
+    ].any()
+
+
 def test_significance_is_asked_for_too(dull):
     frame, model, _ = dull
     assert not low_sensitivity_pixels(frame, model, low_sensitivity_clipping_sigma=1000).any()
