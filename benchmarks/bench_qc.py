@@ -14,9 +14,10 @@ import numpy as np
 from astropy.table import Table
 
 from kspecpipe import io, plots
-from kspecpipe.images import PixelFlat
+from kspecpipe.framework.writing import qc_table
 from kspecpipe.nights import night_of
-from kspecpipe.product_hdus import build_hdus
+from kspecpipe.products.hdus import build_hdus
+from kspecpipe.products.images import PixelFlat
 from kspecpipe.qc import Limits, QCRow
 from kspecpipe.quality.history import Selection, select_metrics
 from kspecpipe.quality.rebuild import rebuild
@@ -26,7 +27,6 @@ from kspecpipe.quality.trend_figure import draw_trend
 from kspecpipe.quality.trend_series import series_of
 from kspecpipe.report import write_report
 from kspecpipe.signal import Signal
-from kspecpipe.writing import qc_table
 
 FIBRES = 150
 LIMITS = Limits(warn=(0.5, 1.5), fail=(0.1, 2.0))

@@ -27,7 +27,7 @@ from bench_chain import reduce_night, width
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import median_filter
 
-from kspecpipe.audit import audit, find_files
+from kspecpipe.audit.reduced import audit, find_files
 from kspecpipe.simulate import Night, NightPlan, simulate_night
 from kspecpipe.sky.rebin import inflate_errors
 

@@ -19,7 +19,7 @@ import numpy as np
 from astropy.stats import sigma_clip
 
 from kspecpipe import fibres, io, read_spectra
-from kspecpipe.product_hdus import build_hdus
+from kspecpipe.products.hdus import build_hdus
 from kspecpipe.signal import Signal
 from kspecpipe.spectra import Reduced
 

@@ -14,7 +14,7 @@ from kspecpipe.cli.document import Document, Table
 from kspecpipe.cli.listing import in_order
 from kspecpipe.cli.main import EXIT_CODES
 from kspecpipe.cli.manual import one_line, page_of
-from kspecpipe.registry import recipe_names
+from kspecpipe.framework.registry import recipe_names
 
 HERE = Path(__file__).parent
 #: Fragments that other pages include; outside the sources, so that they are no pages themselves.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.table import Table
 
+from kspecpipe.configuration.instrument_schema import AssignmentFacts
 from kspecpipe.errors import InputError, RecipeError
-from kspecpipe.instrument_schema import AssignmentFacts
 from kspecpipe.regions import WavelengthRegion, parse_regions
 from kspecpipe.signal import FloatArray
 from kspecpipe.wavelength.linelist import LineList, parse_line_list

@@ -9,21 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kspecpipe import layered_settings as layered
+from kspecpipe.configuration import layered_settings as layered
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.declare import Declared, InputSpec, ProductSpec
 from kspecpipe.errors import InputError, KspecError, RecipeError, SettingsError
-from kspecpipe.execution import Execution
 from kspecpipe.frame import FrameInfo, FrameStack
-from kspecpipe.grouping import separate
+from kspecpipe.framework.execution import Execution
+from kspecpipe.framework.grouping import separate
+from kspecpipe.framework.logs import Memory, run_logger
+from kspecpipe.framework.outcome import Outcome, RunOptions, merge
+from kspecpipe.framework.registry import recipe_names, recipe_points
+from kspecpipe.framework.runtime import silent_logger
 from kspecpipe.instrument import Instrument
-from kspecpipe.logs import Memory, run_logger
-from kspecpipe.outcome import Outcome, RunOptions, merge
-from kspecpipe.product import Product
-from kspecpipe.registry import recipe_names, recipe_points
-from kspecpipe.runtime import silent_logger
+from kspecpipe.products.product import Product
 from kspecpipe.signal import FloatArray
 from kspecpipe.sof import read_inputs
-from kspecpipe.yaml_source import nearest
 
 Sources = str | Path | Sequence[str | Path]
 

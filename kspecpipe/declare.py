@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, dataclass_transform
 
-from kspecpipe.product import Product
-from kspecpipe.schema import Rule
+from kspecpipe.configuration.schema import Rule
+from kspecpipe.products.product import Product
 
 REQUIRED: Any = object()
 Scope = Literal["frame", "exposure", "fibre"]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from kspecpipe.configuration.instrument_schema import Amplifier, Layout, Section
 from kspecpipe.detector.calibrate import ReadOut
 from kspecpipe.detector.overscan import OverscanLevel, overscan_level
 from kspecpipe.errors import SettingsError
-from kspecpipe.instrument_schema import Amplifier, Layout, Section
 from kspecpipe.signal import DQ, BoolArray, FloatArray
 
 ReadSection = Callable[[Section], FloatArray]

@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from kspecpipe.detector.calibrate import ReadOut
-from kspecpipe.errors import InputError, SettingsError
-from kspecpipe.frame import FrameInfo, Geometry, Orient
-from kspecpipe.instrument_rules import inconsistencies
-from kspecpipe.instrument_schema import (
+from kspecpipe.configuration.instrument_rules import inconsistencies
+from kspecpipe.configuration.instrument_schema import (
     Amplifier,
     FlipRule,
     InstrumentFacts,
     KeywordRule,
     Layout,
 )
-from kspecpipe.schema import build
+from kspecpipe.configuration.schema import build
+from kspecpipe.configuration.yaml_source import Node, nearest, read_yaml
+from kspecpipe.detector.calibrate import ReadOut
+from kspecpipe.errors import InputError, SettingsError
+from kspecpipe.frame import FrameInfo, Geometry, Orient
 from kspecpipe.signal import FloatArray
 from kspecpipe.trace.layout import FibreLayout
 from kspecpipe.wavelength.predict import Prediction, predict_grating, predict_linear
-from kspecpipe.yaml_source import Node, nearest, read_yaml
 
 HeaderValues = Mapping[str, Any]
 _MJD_EPOCH = dt.datetime(1858, 11, 17, tzinfo=dt.UTC)

@@ -19,26 +19,26 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from kspecpipe import (  # noqa: F401 - registers what can be read
-    combined_products,
-    flux_products,
-    images,
-    spectra,
-)
+from kspecpipe import spectra  # noqa: F401 - registers what can be read
 from kspecpipe.atomic import Writer, write_files
+from kspecpipe.configuration.instrument_schema import Section
 from kspecpipe.errors import InputError, ProductError, RecipeError
 from kspecpipe.fits_cards import BLOCK, data_size, header_length, some_cards
 from kspecpipe.frame import FrameInfo, RawFrame, ReadSection
 from kspecpipe.instrument import Instrument
-from kspecpipe.instrument_schema import Section
-from kspecpipe.product import Product
-from kspecpipe.product_hdus import (
+from kspecpipe.products import (  # noqa: F401 - registers what can be read
+    combined,
+    flux,
+    images,
+)
+from kspecpipe.products.hdus import (
     fits_value,
     read_field,
     refuse_other_shapes,
     refuse_other_units,
     table_of,
 )
+from kspecpipe.products.product import Product
 from kspecpipe.signal import FloatArray
 
 _PIXEL_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}

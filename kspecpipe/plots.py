@@ -11,11 +11,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kspecpipe.combined_products import Gridded, unit_of
 from kspecpipe.detector.robust import median_of_known
 from kspecpipe.errors import IdentificationError
-from kspecpipe.house_style import COLOURS, house_style
-from kspecpipe.images import (
+from kspecpipe.figures.house_style import COLOURS, house_style
+from kspecpipe.figures.verdict_panel import add_verdict
+from kspecpipe.products.combined import Gridded, unit_of
+from kspecpipe.products.images import (
     Background,
     BadPixelMap,
     MasterBias,
@@ -24,11 +25,10 @@ from kspecpipe.images import (
     PixelFlat,
     Preprocessed,
 )
-from kspecpipe.product import Product
+from kspecpipe.products.product import Product
 from kspecpipe.qc import QCRow
 from kspecpipe.signal import BoolArray, FloatArray
 from kspecpipe.spectra import Extracted, FibreFlat, TramlineMap, WaveSolution
-from kspecpipe.verdict_panel import add_verdict
 
 #: Room for labels in inches: left, right, bottom and top of the picture, and between its panels.
 #: Fixed, because a layout engine draws everything twice to find it.
@@ -379,13 +379,13 @@ def _paint_gridded(product: Gridded) -> Figure:
 
 def _paint_response(product: Any) -> Figure:
     # Flux calibration is imported only by those who need it.
-    from kspecpipe.flux_plots import paint_response
+    from kspecpipe.figures.flux import paint_response
 
     return paint_response(product)
 
 
 def _paint_calibrated(product: Any) -> Figure:
-    from kspecpipe.flux_plots import paint_calibrated
+    from kspecpipe.figures.flux import paint_calibrated
 
     return paint_calibrated(product)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.errors import InputError, ProductError
-from kspecpipe.yaml_source import nearest
 
 RAW_TAGS = ("BIAS", "DARK", "FLAT", "FLATOFF", "LFLAT", "SKYFLAT", "ARC", "OBJECT")
 CALIBRATION_TAGS = (

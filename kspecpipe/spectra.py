@@ -11,7 +11,7 @@ from astropy.table import Table
 from kspecpipe.errors import InputError
 from kspecpipe.extraction.halo import Halo
 from kspecpipe.extraction.response import Response
-from kspecpipe.product import Product, cards, image_hdu, signal_hdu, table_hdu
+from kspecpipe.products.product import Product, cards, image_hdu, signal_hdu, table_hdu
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 from kspecpipe.trace.model import POINT_DTYPE, Traces
 from kspecpipe.trace.table import Profile

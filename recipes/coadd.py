@@ -21,11 +21,11 @@ from kspecpipe.combine.exposures import (
 from kspecpipe.combine.scale import relative_scales, unit_scales
 from kspecpipe.combine.stack import weighted_mean
 from kspecpipe.combine.targets import mean_fibres, require_same_targets
-from kspecpipe.combined_products import Coadded, unit_cards, unit_of
 from kspecpipe.declare import Declared, calibration, metric, parameter, product
-from kspecpipe.flux_products import Calibrated
 from kspecpipe.frame import FrameInfo
-from kspecpipe.science import correlation_cards, median_snr
+from kspecpipe.products.combined import Coadded, unit_cards, unit_of
+from kspecpipe.products.flux import Calibrated
+from kspecpipe.reduction.science import correlation_cards, median_snr
 from kspecpipe.spectra import Reduced
 
 

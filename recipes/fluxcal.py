@@ -18,17 +18,6 @@ from kspecpipe.declare import (
     user_file,
 )
 from kspecpipe.errors import CalibrationMissingError, RecipeError
-from kspecpipe.flux import (
-    FluxExposure,
-    borrowed,
-    calibrate_exposure,
-    choose_extinction,
-    nearest_in_time,
-    open_exposure,
-    response_product,
-)
-from kspecpipe.flux_metrics import Derived, FluxMetrics, flux_metrics
-from kspecpipe.flux_products import Calibrated, Response
 from kspecpipe.fluxcal import (
     FluxcalOptions,
     Limits,
@@ -40,6 +29,17 @@ from kspecpipe.fluxcal.broaden import describe_coarse_library
 from kspecpipe.fluxcal.extinction import ExtinctionCurve
 from kspecpipe.fluxcal.lines import MatchOptions
 from kspecpipe.fluxcal.response import ResponseOptions
+from kspecpipe.products.flux import Calibrated, Response
+from kspecpipe.reduction.flux import (
+    FluxExposure,
+    borrowed,
+    calibrate_exposure,
+    choose_extinction,
+    nearest_in_time,
+    open_exposure,
+    response_product,
+)
+from kspecpipe.reduction.flux_metrics import Derived, FluxMetrics, flux_metrics
 from kspecpipe.regions import WavelengthRegion
 from kspecpipe.spectra import Reduced
 

@@ -13,7 +13,7 @@ from kspecpipe.detector.pixel_flat import PixelFlatOptions, pixel_flat
 from kspecpipe.detector.stack import Noise
 from kspecpipe.detector.structure import SmoothOptions
 from kspecpipe.frame import ElectronPlanes, FrameStack
-from kspecpipe.images import MasterBias, MasterDark, PixelFlat
+from kspecpipe.products.images import MasterBias, MasterDark, PixelFlat
 from kspecpipe.signal import DQ, Signal
 
 

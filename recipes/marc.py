@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from kspecpipe import fibres
-from kspecpipe.arc_products import wave_solution
 from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.beside import spread
 from kspecpipe.declare import (
@@ -20,17 +19,18 @@ from kspecpipe.declare import (
     static,
     user_file,
 )
-from kspecpipe.exposure import (
+from kspecpipe.extraction.solve import ExtractionOptions
+from kspecpipe.frame import FrameStack, RawFrame
+from kspecpipe.products.arc import wave_solution
+from kspecpipe.reduction.exposure import (
     ExposureOptions,
     ExtractedExposure,
     extract_exposure,
 )
-from kspecpipe.extraction.solve import ExtractionOptions
-from kspecpipe.frame import FrameStack, RawFrame
-from kspecpipe.preprocess import DetectorCalibrations, Masters, calibrate_frame
+from kspecpipe.reduction.preprocess import DetectorCalibrations, Masters, calibrate_frame
+from kspecpipe.reduction.transmission import fine_response
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.spectra import FibreFlat, TramlineMap, WaveSolution
-from kspecpipe.transmission import fine_response
 from kspecpipe.wavelength.arcs import ArcSpectra
 from kspecpipe.wavelength.drift import predict_from_solution
 from kspecpipe.wavelength.linelist import LineList

@@ -11,8 +11,8 @@ from kspecpipe.declare import Declared, metric, parameter, product, raw
 from kspecpipe.detector.bias import level_drift, light_leak, read_noise, structure
 from kspecpipe.detector.stack import clip_stack
 from kspecpipe.frame import ElectronPlanes, FrameStack, UnsaturatedPlanes
-from kspecpipe.images import MasterBias
-from kspecpipe.preprocess import refuse_constant
+from kspecpipe.products.images import MasterBias
+from kspecpipe.reduction.preprocess import refuse_constant
 
 
 class MBias(BaseRecipe):

@@ -13,8 +13,8 @@ from kspecpipe.detector.dark import DarkOptions, dark_rate, group_exposures
 from kspecpipe.detector.glow import glow_components
 from kspecpipe.detector.structure import SmoothOptions
 from kspecpipe.frame import ElectronPlanes, FrameInfo, FrameStack
-from kspecpipe.images import BadPixelMap, MasterBias, MasterDark
-from kspecpipe.preprocess import refuse_constant
+from kspecpipe.products.images import BadPixelMap, MasterBias, MasterDark
+from kspecpipe.reduction.preprocess import refuse_constant
 from kspecpipe.signal import DQ, Signal
 
 _BAD = np.uint16(DQ.BAD | DQ.HOT | DQ.UNSTABLE)

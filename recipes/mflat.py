@@ -13,8 +13,10 @@ from kspecpipe.errors import RecipeError
 from kspecpipe.extraction.blaze import BlazeSplineOptions
 from kspecpipe.extraction.fringes import flat_rms, fringe_amplitude
 from kspecpipe.extraction.response import Response, ResponseOptions, split_response
-from kspecpipe.flat_spectra import FlatSpectra, SpectraOptions, flat_spectra
-from kspecpipe.flats import (
+from kspecpipe.frame import FrameStack
+from kspecpipe.products.images import BadPixelMap
+from kspecpipe.reduction.flat_spectra import FlatSpectra, SpectraOptions, flat_spectra
+from kspecpipe.reduction.flats import (
     FlatInputs,
     FlatParameters,
     MasterFlat,
@@ -24,8 +26,6 @@ from kspecpipe.flats import (
     trace_metrics,
     traced_flat,
 )
-from kspecpipe.frame import FrameStack
-from kspecpipe.images import BadPixelMap
 from kspecpipe.signal import DQ, BoolArray, FloatArray
 from kspecpipe.spectra import FibreFlat, TramlineMap, blaze_cards
 

@@ -11,19 +11,19 @@ from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.beside import spread
 from kspecpipe.declare import Declared, calibration, parameter, product, raw, static, user_file
 from kspecpipe.errors import InputError
-from kspecpipe.exposure import extract_stack, prnu_left
 from kspecpipe.frame import FrameInfo, FrameStack
-from kspecpipe.gridding import GridSettings, choose_grid
-from kspecpipe.pointing import with_velocity
-from kspecpipe.preprocess import DetectorCalibrations
+from kspecpipe.reduction.exposure import extract_stack, prnu_left
+from kspecpipe.reduction.gridding import GridSettings, choose_grid
+from kspecpipe.reduction.pointing import with_velocity
+from kspecpipe.reduction.preprocess import DetectorCalibrations
+from kspecpipe.reduction.science import Calibration, ReducedExposure, reduce_exposure
+from kspecpipe.reduction.science_metrics import ScienceMetrics, science_metrics
+from kspecpipe.reduction.transmission import TrustedThroughput, trusted_throughput
+from kspecpipe.reduction.zero_point import ZeroPoint, measure_zero_point
 from kspecpipe.regions import WavelengthRegion
-from kspecpipe.science import Calibration, ReducedExposure, reduce_exposure
-from kspecpipe.science_metrics import ScienceMetrics, science_metrics
 from kspecpipe.signal import FloatArray
 from kspecpipe.spectra import Extracted, FibreFlat, Reduced, TramlineMap, WaveSolution
-from kspecpipe.transmission import TrustedThroughput, trusted_throughput
 from kspecpipe.wavelength.linelist import LineList
-from kspecpipe.zero_point import ZeroPoint, measure_zero_point
 
 
 class Object(BaseRecipe):

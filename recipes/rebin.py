@@ -10,7 +10,7 @@ from kspecpipe import fibres
 from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.declare import Declared, ProductSpec, calibration, metric, parameter, product
 from kspecpipe.errors import RecipeError
-from kspecpipe.gridding import (
+from kspecpipe.reduction.gridding import (
     Gridded,
     GridSettings,
     choose_grid,

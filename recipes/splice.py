@@ -12,7 +12,10 @@ from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.combine.segments import best_level, join_table, mean_plane, ordered, segment_of
 from kspecpipe.combine.splice import common_grid, splice
 from kspecpipe.combine.targets import mean_fibres, require_same_targets
-from kspecpipe.combined_products import (
+from kspecpipe.declare import Declared, calibration, metric, parameter, product
+from kspecpipe.errors import RecipeError
+from kspecpipe.frame import FrameInfo
+from kspecpipe.products.combined import (
     Coadded,
     Spliced,
     grid_of,
@@ -21,11 +24,8 @@ from kspecpipe.combined_products import (
     unit_cards,
     unit_of,
 )
-from kspecpipe.declare import Declared, calibration, metric, parameter, product
-from kspecpipe.errors import RecipeError
-from kspecpipe.flux_products import Calibrated
-from kspecpipe.frame import FrameInfo
-from kspecpipe.science import grid_cards, median_snr
+from kspecpipe.products.flux import Calibrated
+from kspecpipe.reduction.science import grid_cards, median_snr
 from kspecpipe.spectra import Reduced
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from kspecpipe import fibres
 from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.declare import Declared, product
-from kspecpipe.flats import (
+from kspecpipe.reduction.flats import (
     FlatInputs,
     FlatParameters,
     TraceMetrics,

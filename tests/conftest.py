@@ -22,7 +22,7 @@ from astropy.io import fits
 from hypothesis import settings
 
 from kspecpipe.base_recipe import run_recipe
-from kspecpipe.outcome import Outcome
+from kspecpipe.framework.outcome import Outcome
 
 # The suite has many properties: forty examples of each are found in a few minutes. In CI they are
 # the same each time, so that its verdict is one on the change.

@@ -97,8 +97,8 @@ best.fibre["FIBRE_ID"], best.snr
 # `kspec show PRODUCT --fibre K --redshift Z`.
 
 # %%
+from kspecpipe.figures.spectrum import SpectraView, draw_spectra, target_lines
 from kspecpipe.formats.selection import choose
-from kspecpipe.spectrum_figure import SpectraView, draw_spectra, target_lines
 
 redshift = 0.05
 chosen = choose(spectra, [int(best.fibre["FIBRE_ID"])], None)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from kspecpipe import io
-from kspecpipe.audit import Audit, audit, find_files
+from kspecpipe.audit.reduced import Audit, audit, find_files
 from kspecpipe.errors import ExitCode, InputError, ProductError, SettingsError
+from kspecpipe.framework.terminal import short_path
 from kspecpipe.signal import FloatArray
-from kspecpipe.terminal import short_path
 
 #: Largest difference relative to RWSS, and limits of predicted over given variance.
 TOLERANCE = 1e-6
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, name: str) -> int:
 
 def _audit_flux(arguments: argparse.Namespace) -> int:
     """Rebuild CALIBRATED."""
-    from kspecpipe.flux_audit import audit_flux
+    from kspecpipe.audit.calibrated import audit_flux
 
     found = audit_flux(arguments.product, _partners(arguments.partners))
     lines = [
@@ -169,7 +169,7 @@ def _passes(found: Audit, rows: list[int]) -> bool:
 
 def _plot(found: Audit, product: Path, rows: list[int]) -> Path:
     from kspecpipe import plots
-    from kspecpipe.audit_figure import draw_audit
+    from kspecpipe.audit.figure import draw_audit
 
     row = rows[0] if len(rows) == 1 else _typical(found)
     number = int(found.files.extracted.fibres["FIBRE_ID"][row])

@@ -15,7 +15,7 @@ from kspecpipe.cli.instrument_summary import print_summary
 from kspecpipe.cli.recipe import add_setting_options
 from kspecpipe.cli.verification import Verified, verify
 from kspecpipe.errors import ExitCode, KspecError, SettingsError
-from kspecpipe.outcome import Outcome, RunOptions
+from kspecpipe.framework.outcome import Outcome, RunOptions
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -10,7 +10,7 @@ from kspecpipe.cli.main import COMMANDS, parser_of
 from kspecpipe.cli.manual import TOPICS
 from kspecpipe.cli.qc import ACTIONS
 from kspecpipe.errors import ExitCode, SettingsError
-from kspecpipe.registry import recipe_names
+from kspecpipe.framework.registry import recipe_names
 
 _BASH = """\
 # completion of kspec for bash; save it as ~/.local/share/bash-completion/completions/kspec

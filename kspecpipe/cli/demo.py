@@ -20,15 +20,15 @@ from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli.recipe import reduce
 from kspecpipe.cli.simulate import count, simulate
 from kspecpipe.errors import ExitCode, KspecError, SettingsError
+from kspecpipe.figures.spectrum import SpectraView, draw_spectra
 from kspecpipe.formats.fibre_spectra import read_spectra
 from kspecpipe.formats.selection import brightest
+from kspecpipe.framework.outcome import Outcome, RunOptions, merge
+from kspecpipe.framework.terminal import print_outcome, short_path
 from kspecpipe.io import read_table
-from kspecpipe.outcome import Outcome, RunOptions, merge
 from kspecpipe.simulate import FrameCounts, NightPlan
 from kspecpipe.simulate.standards import LibraryPlan
 from kspecpipe.sof import append_to_sof
-from kspecpipe.spectrum_figure import SpectraView, draw_spectra
-from kspecpipe.terminal import print_outcome, short_path
 
 MODES = ("150_620", "600_680")
 PLAN = NightPlan(

@@ -10,7 +10,7 @@ from kspecpipe.errors import ExitCode
 from kspecpipe.formats.export import export
 from kspecpipe.formats.fibre_spectra import read_spectra
 from kspecpipe.formats.selection import choose
-from kspecpipe.terminal import short_path
+from kspecpipe.framework.terminal import short_path
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

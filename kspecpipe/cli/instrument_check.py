@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from kspecpipe import ancillary
-from kspecpipe import layered_settings as layered
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli.shipped import mode_files
+from kspecpipe.configuration import layered_settings as layered
+from kspecpipe.configuration.instrument_rules import place_of
+from kspecpipe.configuration.yaml_source import Node, nearest, read_yaml
 from kspecpipe.errors import InputError, SettingsError
+from kspecpipe.framework.registry import recipe_names
 from kspecpipe.instrument import Instrument, instrument_from_file, shipped_instruments
-from kspecpipe.instrument_rules import place_of
-from kspecpipe.registry import recipe_names
-from kspecpipe.yaml_source import Node, nearest, read_yaml
 
 _TYPES = ("P", "S", "C", "U", "N")
 

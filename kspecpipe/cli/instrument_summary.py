@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kspecpipe.cli.shipped import shipped_modes
+from kspecpipe.configuration.instrument_schema import Layout
 from kspecpipe.frame import Geometry, Orient
 from kspecpipe.instrument import Instrument
-from kspecpipe.instrument_schema import Layout
 
 
 def print_summary(instrument: Instrument, folder: Path | None, console: Console) -> None:

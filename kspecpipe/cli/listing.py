@@ -12,7 +12,7 @@ from rich.text import Text
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli.manual import one_line
 from kspecpipe.errors import ExitCode, SettingsError
-from kspecpipe.registry import recipe_names
+from kspecpipe.framework.registry import recipe_names
 
 #: Order of a night's reduction; recipes of other packages follow by name.
 _ORDER = ("mbias", "mdark", "lflat", "tlm", "mflat", "marc", "object", "rebin", "fluxcal", "coadd")

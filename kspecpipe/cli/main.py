@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from kspecpipe._version import __version__
 from kspecpipe.errors import ExitCode, KspecError, ProductError, SettingsError
-from kspecpipe.registry import recipe_names
+from kspecpipe.framework.registry import recipe_names
 
 #: Command -> (module with `configure` and `run`, help).
 COMMANDS = {
@@ -102,7 +102,7 @@ def parser_of(name: str) -> tuple[Parser, Callable[[argparse.Namespace, str], in
     elif name in recipes:
         module = import_module("kspecpipe.cli.recipe")
     else:
-        from kspecpipe.yaml_source import nearest
+        from kspecpipe.configuration.yaml_source import nearest
 
         raise UsageError(f"unknown command {name!r}; {nearest(name, [*recipes, *COMMANDS])}")
     parser = Parser(prog=f"kspec {name}", allow_abbrev=False)
@@ -130,7 +130,7 @@ def _fail(words: Sequence[str], error: KspecError) -> int:
     if "--json" in words:
         import json
 
-        from kspecpipe.outcome import Outcome
+        from kspecpipe.framework.outcome import Outcome
 
         name = words[0] if words[0] != "--json" else ""
         lines = tuple(str(error).splitlines())

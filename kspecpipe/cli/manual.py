@@ -20,12 +20,12 @@ from kspecpipe.cli.reference import (
     product_page,
 )
 from kspecpipe.cli.shipped import limits_of_modes
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.declare import InputSpec, MetricSpec, ParameterSpec, ProductSpec
 from kspecpipe.errors import ExitCode, SettingsError
+from kspecpipe.framework.registry import recipe_names
+from kspecpipe.framework.terminal import interval
 from kspecpipe.quality.common_metrics import COMMON_LIMITS, CommonMetrics
-from kspecpipe.registry import recipe_names
-from kspecpipe.terminal import interval
-from kspecpipe.yaml_source import nearest
 
 #: Pages that are not of a recipe.
 TOPICS = {"instrument": instrument_page, "products": product_page}

@@ -14,21 +14,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kspecpipe import layered_settings as layered
 from kspecpipe.base_recipe import BaseRecipe, find_recipe
 from kspecpipe.cli.recipe import add_setting_options
 from kspecpipe.cli.reference import describe_default
 from kspecpipe.cli.shipped import settings_of, shipped_modes
 from kspecpipe.cli.verification import verify
+from kspecpipe.configuration import layered_settings as layered
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.declare import ParameterSpec
 from kspecpipe.errors import ExitCode, SettingsError
+from kspecpipe.framework.outcome import RunOptions
+from kspecpipe.framework.registry import recipe_names
+from kspecpipe.framework.terminal import interval
 from kspecpipe.instrument import load_instrument
-from kspecpipe.outcome import RunOptions
 from kspecpipe.qc import Limits
 from kspecpipe.quality.limit_rules import LEVELS, Level
-from kspecpipe.registry import recipe_names
-from kspecpipe.terminal import interval
-from kspecpipe.yaml_source import nearest
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from kspecpipe.cli.recipe import add_setting_options
 from kspecpipe.errors import ExitCode
+from kspecpipe.framework.outcome import RunOptions
 from kspecpipe.night.session import Selection, Session
 from kspecpipe.night.summary import plan_as_json, print_plan
-from kspecpipe.outcome import RunOptions
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -6,17 +6,17 @@ import argparse
 import sys
 from functools import cache
 
-from kspecpipe import layered_settings as layered
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli.qc import store_path
 from kspecpipe.cli.qc_table import add_selection, selection_of
 from kspecpipe.cli.recipe import add_setting_options
+from kspecpipe.configuration import layered_settings as layered
 from kspecpipe.errors import ExitCode, SettingsError
-from kspecpipe.execution import shipped_layers
+from kspecpipe.framework.execution import shipped_layers
+from kspecpipe.framework.registry import recipe_names
 from kspecpipe.instrument import Instrument, load_instrument, shipped_instruments
 from kspecpipe.quality.rescore import Rescored, Today, Work, common_units, rescore
 from kspecpipe.quality.store import person
-from kspecpipe.registry import recipe_names
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -24,9 +24,9 @@ from kspecpipe.atomic import write_files
 from kspecpipe.cli.qc import store_path
 from kspecpipe.ecsv import ecsv_text
 from kspecpipe.errors import ExitCode, ProductError, SettingsError
+from kspecpipe.framework.terminal import FLAG_COLOURS, interval
 from kspecpipe.qc import Flag
 from kspecpipe.quality.history import COLUMNS, Row, Selection, flag_of, limits_of, select_metrics
-from kspecpipe.terminal import FLAG_COLOURS, interval
 
 FORMATS = ("text", "csv", "ecsv", "json", "parquet")
 _TEXTS = (

@@ -15,10 +15,10 @@ from rich.console import Console
 from kspecpipe.base_recipe import BaseRecipe, find_recipe
 from kspecpipe.cli.reference import describe_default, describe_kind
 from kspecpipe.errors import ExitCode, KspecError, SettingsError
+from kspecpipe.framework.outcome import Outcome, RunOptions
+from kspecpipe.framework.terminal import print_outcome
 from kspecpipe.machine import usable_cores
-from kspecpipe.outcome import Outcome, RunOptions
 from kspecpipe.sof import append_to_sof
-from kspecpipe.terminal import print_outcome
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -16,6 +16,8 @@ from rich.console import Console
 
 from kspecpipe.cli.plan import add_night_options, session_of
 from kspecpipe.errors import ExitCode, InputError, SettingsError
+from kspecpipe.framework.outcome import RunOptions
+from kspecpipe.framework.terminal import short_path
 from kspecpipe.machine import usable_cores
 from kspecpipe.night.execute import Result
 from kspecpipe.night.frames import Listing
@@ -26,8 +28,6 @@ from kspecpipe.night.session import Session, alone_in
 from kspecpipe.night.slurm import emit
 from kspecpipe.night.summary import as_json, exit_code, print_problems, print_summary
 from kspecpipe.night.watch import watch
-from kspecpipe.outcome import RunOptions
-from kspecpipe.terminal import short_path
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -8,12 +8,12 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-import kspecpipe.images
+import kspecpipe.products.images
 import kspecpipe.spectra  # noqa: F401 - registers its products
-from kspecpipe import instrument_schema
 from kspecpipe.cli.document import Block, Document, Heading, Paragraph, Table
-from kspecpipe.product import HduSpec, Product, squared_unit
-from kspecpipe.schema import Rule, describe_type, yaml_keys
+from kspecpipe.configuration import instrument_schema
+from kspecpipe.configuration.schema import Rule, describe_type, yaml_keys
+from kspecpipe.products.product import HduSpec, Product, squared_unit
 from kspecpipe.signal import DQ, UNUSABLE
 
 _BITS = {

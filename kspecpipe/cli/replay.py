@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from kspecpipe.errors import ExitCode
+from kspecpipe.framework.terminal import short_path
 from kspecpipe.night.replay import replay
-from kspecpipe.terminal import short_path
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -6,8 +6,8 @@ import glob
 from importlib.resources import files
 from pathlib import Path
 
-from kspecpipe import layered_settings as layered
 from kspecpipe.base_recipe import BaseRecipe
+from kspecpipe.configuration import layered_settings as layered
 from kspecpipe.instrument import Instrument, shipped_instruments
 from kspecpipe.qc import Limits
 

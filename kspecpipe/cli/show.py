@@ -9,12 +9,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from kspecpipe import io, plots, writing
+from kspecpipe import io, plots
 from kspecpipe.errors import ExitCode, InputError, ProductError, SettingsError
-from kspecpipe.house_style import COLOURS
-from kspecpipe.product import Product
+from kspecpipe.figures.house_style import COLOURS
+from kspecpipe.framework import writing
+from kspecpipe.framework.terminal import short_path
+from kspecpipe.products.product import Product
 from kspecpipe.spectra import TramlineMap
-from kspecpipe.terminal import short_path
 
 #: Options that ask for single spectra.
 _SINGLE = ("fibre", "type", "layout", "redshift", "sky_lines", "range", "smooth")
@@ -94,9 +95,9 @@ def _draw(path: Path, arguments: argparse.Namespace) -> Figure:
 
 def _draw_single(path: Path, arguments: argparse.Namespace) -> Figure:
     """Draw single spectra: those that were asked for, else the three of most light."""
+    from kspecpipe.figures.spectrum import SpectraView, draw_spectra
     from kspecpipe.formats.fibre_spectra import read_spectra
     from kspecpipe.formats.selection import brightest, choose
-    from kspecpipe.spectrum_figure import SpectraView, draw_spectra
 
     spectra = read_spectra(path)
     if arguments.fibre or arguments.type:

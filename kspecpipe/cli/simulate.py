@@ -10,11 +10,11 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.errors import ExitCode, ProductError, SettingsError
+from kspecpipe.framework.terminal import short_path
 from kspecpipe.simulate import FrameCounts, Night, NightPlan, Traps, simulate_night
 from kspecpipe.simulate.standards import LibraryPlan
-from kspecpipe.terminal import short_path
-from kspecpipe.yaml_source import nearest
 
 _CLASSES = [item.name for item in fields(FrameCounts)]
 _TRAPS = [item.name for item in fields(Traps)]

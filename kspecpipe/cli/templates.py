@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from kspecpipe.errors import ExitCode, InputError, KspecError, ProductError, SettingsError
-from kspecpipe.terminal import short_path
+from kspecpipe.framework.terminal import short_path
 
 _SHOWN = 10
 _OF_DOWNLOAD = ("dry_run", "force", "archive", "workers", "teff", "logg", "feh")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kspecpipe import inputs as input_files
 from kspecpipe.base_recipe import BaseRecipe
-from kspecpipe.execution import Execution
-from kspecpipe.gathered import GatheredInputs
-from kspecpipe.layered_settings import RecipeSettings
+from kspecpipe.configuration.layered_settings import RecipeSettings
+from kspecpipe.framework import inputs as input_files
+from kspecpipe.framework.execution import Execution
+from kspecpipe.framework.gathered import GatheredInputs
 from kspecpipe.sof import read_inputs
 
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from kspecpipe.errors import ExitCode, InputError
+from kspecpipe.framework.outcome import RunOptions
 from kspecpipe.night.session import Session
 from kspecpipe.night.why import entries_of, explain_entry, explain_header, explain_plan
-from kspecpipe.outcome import RunOptions
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -13,9 +13,9 @@ from kspecpipe.combine.align import ZeroPoints, move, regridding, sky_zero_point
 from kspecpipe.combine.coadd import Coaddition
 from kspecpipe.combine.scale import Scales
 from kspecpipe.combine.stack import stack_of
-from kspecpipe.combined_products import correlation_of, grid_of
 from kspecpipe.errors import InputError
-from kspecpipe.flux_products import Calibrated
+from kspecpipe.products.combined import correlation_of, grid_of
+from kspecpipe.products.flux import Calibrated
 from kspecpipe.signal import FloatArray, Signal
 from kspecpipe.spectra import Reduced
 

@@ -9,9 +9,9 @@ from astropy.table import Table
 
 from kspecpipe.combine.splice import Segment, Spliced
 from kspecpipe.combine.stack import weighted_mean
-from kspecpipe.combined_products import Coadded, grid_of, per_angstrom, unit_of
 from kspecpipe.errors import InputError
-from kspecpipe.flux_products import Calibrated
+from kspecpipe.products.combined import Coadded, grid_of, per_angstrom, unit_of
+from kspecpipe.products.flux import Calibrated
 from kspecpipe.signal import FloatArray, Signal
 from kspecpipe.sky.rebin import Grid
 from kspecpipe.spectra import Reduced

@@ -1,7 +1,7 @@
 """Figures of a flux calibration, drawn from what its products hold.
 
 Each ``plot_`` function returns a figure of its own; the functions that draw on given axes serve the
-pictures beside the products (`kspecpipe.flux_plots`) too.
+pictures beside the products (`kspecpipe.figures.flux`) too.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kspecpipe.figures.house_style import house_style
 from kspecpipe.fluxcal.containers import Photometry
 from kspecpipe.fluxcal.grid import BANDS
 from kspecpipe.fluxcal.photometry import ab_mag_to_flam, load_filter_curve
-from kspecpipe.house_style import house_style
 from kspecpipe.signal import DQ, BoolArray, FloatArray, Signal
 
 _RESPONSE = "response [(erg/s/cm²/Å) / (electron/s/Å)]"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from astropy.table import Table
 
-from kspecpipe.combined_products import Coadded, Spliced, unit_of
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.errors import InputError
-from kspecpipe.flux_products import Calibrated, axis_wavelength
 from kspecpipe.io import read_product
+from kspecpipe.products.combined import Coadded, Spliced, unit_of
+from kspecpipe.products.flux import Calibrated, axis_wavelength
 from kspecpipe.signal import UNUSABLE, BoolArray, DQArray, FloatArray
 from kspecpipe.spectra import Extracted, Reduced
-from kspecpipe.yaml_source import nearest
 
 if TYPE_CHECKING:
     from specutils import Spectrum as SpecutilsSpectrum

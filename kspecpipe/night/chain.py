@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from kspecpipe.base_recipe import BaseRecipe, find_recipe
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.errors import SettingsError
-from kspecpipe.registry import recipe_names
-from kspecpipe.yaml_source import nearest
+from kspecpipe.framework.registry import recipe_names
 
 RecipeClass = type[BaseRecipe]
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from kspecpipe.atomic import write_text
 from kspecpipe.errors import ExitCode
+from kspecpipe.framework.outcome import Outcome
 from kspecpipe.night.associate import Candidate, Choice
 from kspecpipe.night.jobs import JOBS, Job
 from kspecpipe.night.ledger import (
@@ -26,7 +27,6 @@ from kspecpipe.night.ledger import (
 from kspecpipe.night.plan import Plan
 from kspecpipe.night.pool import INTERPRETER, Pool
 from kspecpipe.night.work import Delivery, Order, perform
-from kspecpipe.outcome import Outcome
 from kspecpipe.qc import BAD_FLAGS
 
 _TICK = 1.0  # [s] how often it is asked whether the workers are still there

@@ -11,12 +11,12 @@ from typing import Any
 
 from kspecpipe.base_recipe import BaseRecipe
 from kspecpipe.frame import FrameInfo
+from kspecpipe.framework.writing import file_stem
 from kspecpipe.instrument import Instrument
 from kspecpipe.night.associate import Candidate, Choice, Slot, Wish
 from kspecpipe.night.frames import NightFrame
 from kspecpipe.provenance import exposure_qualifier, sanitise
 from kspecpipe.sof import format_entry
-from kspecpipe.writing import file_stem
 
 #: Folder below the output for the lists, logs and records of the jobs.
 JOBS = "jobs"

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kspecpipe import layered_settings as layered
 from kspecpipe._version import __version__
 from kspecpipe.atomic import write_text
+from kspecpipe.configuration import layered_settings as layered
 from kspecpipe.errors import ExitCode
-from kspecpipe.execution import shipped_layers
+from kspecpipe.framework.execution import shipped_layers
+from kspecpipe.framework.outcome import Outcome, RunOptions
+from kspecpipe.framework.registry import recipe_names
 from kspecpipe.instrument import Instrument
 from kspecpipe.night.associate import Choice
 from kspecpipe.night.jobs import Job
-from kspecpipe.outcome import Outcome, RunOptions
-from kspecpipe.registry import recipe_names
 
 _FINISHED = (ExitCode.OK, ExitCode.QC_FAILED)
 Stamp = tuple[int, int]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.declare import InputSpec
 from kspecpipe.errors import CalibrationMissingError, SettingsError
 from kspecpipe.instrument import Instrument
@@ -23,7 +24,6 @@ from kspecpipe.night.jobs import (
 )
 from kspecpipe.night.organise import combinable, local_noon, night_of, night_split, nights_of
 from kspecpipe.provenance import SCIENCE
-from kspecpipe.yaml_source import nearest
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from kspecpipe import io
 from kspecpipe._version import __version__
 from kspecpipe.base_recipe import BaseRecipe, find_recipe
 from kspecpipe.errors import InputError, RecipeError
+from kspecpipe.framework.outcome import RunOptions
 from kspecpipe.instrument import Instrument, load_instrument, shipped_instruments
 from kspecpipe.night.work import quiet_log
-from kspecpipe.outcome import RunOptions
 from kspecpipe.provenance import PIPE_ID, file_digest
 from kspecpipe.sof import FITS_NAME, format_entry
 

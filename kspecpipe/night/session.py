@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kspecpipe import layered_settings as layered
-from kspecpipe import writing
+from kspecpipe.configuration import layered_settings as layered
 from kspecpipe.errors import InputError, ProductError, SettingsError
-from kspecpipe.execution import shipped_layers
+from kspecpipe.framework import writing
+from kspecpipe.framework.execution import shipped_layers
+from kspecpipe.framework.outcome import Outcome, RunOptions
+from kspecpipe.framework.registry import recipe_names
 from kspecpipe.instrument import Instrument
 from kspecpipe.night.chain import load_chain, only, until
 from kspecpipe.night.execute import Coordinator, Reporter, Result, Services
@@ -25,9 +27,7 @@ from kspecpipe.night.ledger import Settings, stamp_of
 from kspecpipe.night.plan import Plan, Request, make_plan
 from kspecpipe.night.pool import Pool
 from kspecpipe.night.user_files import found_files, read_given
-from kspecpipe.outcome import Outcome, RunOptions
 from kspecpipe.quality.store import STORE_NAME, StoreError, knows, record_run, verdicts
-from kspecpipe.registry import recipe_names
 
 _LOCK = ".kspec_reduce.lock"
 _PATIENCE = 0.5  # [s] between looks at a lock

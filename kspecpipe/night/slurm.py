@@ -9,10 +9,10 @@ from pathlib import Path
 
 from kspecpipe.atomic import write_text
 from kspecpipe.errors import ProductError
+from kspecpipe.framework.outcome import RunOptions
 from kspecpipe.night.jobs import JOBS, Job
 from kspecpipe.night.plan import Plan
 from kspecpipe.night.pool import INTERPRETER
-from kspecpipe.outcome import RunOptions
 
 FOLDER = "slurm"
 

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kspecpipe.errors import ExitCode
+from kspecpipe.framework.terminal import short_path
 from kspecpipe.night.execute import Result, Status
 from kspecpipe.night.frames import Problem
 from kspecpipe.night.jobs import JOBS, Job
 from kspecpipe.night.plan import Plan
-from kspecpipe.terminal import short_path
 
 _MOST = 12  # files of one kind that are listed one by one
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.errors import InputError, SettingsError
 from kspecpipe.night.frames import FoundProduct
 from kspecpipe.night.index import Memory, Rules, scan, scan_file
 from kspecpipe.sof import CALIBRATION_TAGS, USER_TAGS
-from kspecpipe.yaml_source import nearest
 
 #: How files are called that are found without being named, in lower case.
 _FOUND_AS = {

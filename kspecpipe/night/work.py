@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.errors import ExitCode, KspecError
+from kspecpipe.framework.outcome import Outcome, RunOptions
 from kspecpipe.machine import forget_peak, peak_memory
-from kspecpipe.outcome import Outcome, RunOptions
 
 
 @dataclass(frozen=True)

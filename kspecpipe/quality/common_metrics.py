@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from kspecpipe.declare import Declared, MetricSpec, metric
-from kspecpipe.gathered import CalibrationFile, GatheredInputs
-from kspecpipe.product import PRIMARY, Product
+from kspecpipe.framework.gathered import CalibrationFile, GatheredInputs
+from kspecpipe.products.product import PRIMARY, Product
 from kspecpipe.provenance import PIPE_ID
 from kspecpipe.qc import Limits
 

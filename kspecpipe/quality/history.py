@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.errors import SettingsError
 from kspecpipe.qc import Flag, Limits, QCRow
 from kspecpipe.quality.limit_rules import Past, PastValue
 from kspecpipe.quality.store import StoreError, reading
-from kspecpipe.yaml_source import nearest
 
 Row = sqlite3.Row
 #: Columns of the table of metrics, in their order.

@@ -9,10 +9,10 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
+from kspecpipe.configuration.schema import build, key
+from kspecpipe.configuration.yaml_source import Node, nearest
 from kspecpipe.errors import SettingsError
 from kspecpipe.qc import Flag, QCRow
-from kspecpipe.schema import build, key
-from kspecpipe.yaml_source import Node, nearest
 
 Pair = tuple[float, float]
 Place = tuple[str, int]  # metric and fibre

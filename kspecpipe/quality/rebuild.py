@@ -13,8 +13,9 @@ from typing import Any
 from kspecpipe import io
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.errors import ExitCode, InputError, SettingsError
+from kspecpipe.framework.outcome import Outcome
+from kspecpipe.framework.writing import rows_of_table
 from kspecpipe.nights import night_of
-from kspecpipe.outcome import Outcome
 from kspecpipe.qc import BAD_FLAGS, QCRow
 from kspecpipe.quality.history import folder_of
 from kspecpipe.quality.store import (
@@ -29,7 +30,6 @@ from kspecpipe.quality.store import (
     verdicts,
 )
 from kspecpipe.sof import CALIBRATION_TAGS
-from kspecpipe.writing import rows_of_table
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kspecpipe.layered_settings import RecipeSettings
+from kspecpipe.configuration.layered_settings import RecipeSettings
+from kspecpipe.framework.runtime import utc_now
 from kspecpipe.qc import Flag, QCRow
 from kspecpipe.quality.common_metrics import COMMON_LIMITS, CommonMetrics
 from kspecpipe.quality.history import (
@@ -21,7 +22,6 @@ from kspecpipe.quality.history import (
 )
 from kspecpipe.quality.limit_rules import judge_by_rules, references_of
 from kspecpipe.quality.store import limit_values, writing
-from kspecpipe.runtime import utc_now
 
 Work = tuple[str, str, str]  # recipe, instrument, mode
 

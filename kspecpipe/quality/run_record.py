@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kspecpipe.frame import FrameInfo
-from kspecpipe.gathered import CalibrationFile
+from kspecpipe.framework.gathered import CalibrationFile
+from kspecpipe.framework.outcome import Outcome
 from kspecpipe.machine import peak_memory
 from kspecpipe.nights import night_of
-from kspecpipe.outcome import Outcome
 from kspecpipe.provenance import PIPE_ID, file_digest
 from kspecpipe.quality.store import InputRecord, ProductRecord, RunRecord
 
 if TYPE_CHECKING:
     from kspecpipe.base_recipe import BaseRecipe
-    from kspecpipe.execution import Execution
+    from kspecpipe.framework.execution import Execution
 
 
 def run_record(execution: Execution, outcome: Outcome, message: str) -> RunRecord:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from kspecpipe.errors import KspecError
+from kspecpipe.framework.runtime import utc_now
 from kspecpipe.qc import Limits, QCRow
-from kspecpipe.runtime import utc_now
 
 STORE_NAME = "qc.sqlite"
 PATIENCE = 10.0  # seconds to wait for another process

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kspecpipe.house_style import COLOURS, LIMIT_LINES, house_style
+from kspecpipe.figures.house_style import COLOURS, LIMIT_LINES, house_style
 from kspecpipe.quality.trend import Trend, running_median
 from kspecpipe.quality.trend_series import Event, Series
 

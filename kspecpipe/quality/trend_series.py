@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from kspecpipe.configuration.schema import build, key
+from kspecpipe.configuration.yaml_source import read_yaml
 from kspecpipe.errors import SettingsError
 from kspecpipe.qc import Limits
 from kspecpipe.quality.history import Row, limits_of, value_of
 from kspecpipe.quality.trend import nightly
-from kspecpipe.schema import build, key
 from kspecpipe.signal import FloatArray
-from kspecpipe.yaml_source import read_yaml
 
 EVENTS_NAME = "events.yaml"
 _EPOCH = date(1858, 11, 17).toordinal()  # of the modified Julian date

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from kspecpipe import io, plots, writing
+from kspecpipe import io, plots
 from kspecpipe.errors import KspecError
+from kspecpipe.framework import writing
 
 _QUALITY = 70
 _WIDTH = 990

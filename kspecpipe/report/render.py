@@ -15,14 +15,14 @@ from markupsafe import Markup
 
 from kspecpipe._version import __version__
 from kspecpipe.atomic import write_files
+from kspecpipe.configuration.yaml_source import nearest
 from kspecpipe.errors import ProductError, SettingsError
+from kspecpipe.framework.terminal import interval, values_text
 from kspecpipe.qc import Flag
 from kspecpipe.quality.history import night_summaries, nights
 from kspecpipe.report import charts
 from kspecpipe.report.collect import Night, collect
 from kspecpipe.report.pictures import embedded
-from kspecpipe.terminal import interval, values_text
-from kspecpipe.yaml_source import nearest
 
 MARKS = {
     Flag.OK: "\N{CHECK MARK}",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kspecpipe import fibres
-from kspecpipe.audit import AuditedFiles
+from kspecpipe.audit.reduced import AuditedFiles
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.spectra import Extracted, Reduced, TramlineMap
 from kspecpipe.trace.model import POINT_DTYPE, Traces

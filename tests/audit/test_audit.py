@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kspecpipe.audit import audit, pixel_ratio, predict_noise, rebuild
-from kspecpipe.audit_figure import draw_audit
+from kspecpipe.audit.figure import draw_audit
+from kspecpipe.audit.reduced import audit, pixel_ratio, predict_noise, rebuild
 from kspecpipe.errors import InputError
 from kspecpipe.signal import DQ
 
@@ -153,10 +153,9 @@ def test_figure_without_profile_says_so(exposure):
 
 def test_audit_imports_no_recipe_and_nothing_that_reduces():
     code = (
-        "import sys, kspecpipe.audit, kspecpipe.audit_figure;"
-        "print([m for m in sys.modules if m.startswith(('kspecpipe.recipes', 'kspecpipe.science',"
-        "'kspecpipe.exposure', 'kspecpipe.gridding', 'kspecpipe.sky.model',"
-        "'kspecpipe.sky.subtract', 'kspecpipe.base_recipe'))])"
+        "import sys, kspecpipe.audit.reduced, kspecpipe.audit.figure;"
+        "print([m for m in sys.modules if m.startswith(('kspecpipe.recipes', 'kspecpipe.reduction',"
+        "'kspecpipe.sky.model', 'kspecpipe.sky.subtract', 'kspecpipe.base_recipe'))])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

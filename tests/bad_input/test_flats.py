@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 
 from kspecpipe.base_recipe import run_recipe
-from kspecpipe.outcome import Outcome
+from kspecpipe.framework.outcome import Outcome
 
 SHAPE = (150, 300)
 ROWS = 30.0 + 12.0 * np.arange(8)

@@ -7,7 +7,7 @@ import pytest
 
 from kspecpipe.cli.completion import script
 from kspecpipe.cli.main import COMMANDS
-from kspecpipe.registry import recipe_names
+from kspecpipe.framework.registry import recipe_names
 
 
 def complete(*words):

@@ -8,7 +8,7 @@ from kspecpipe.base_recipe import find_recipe
 from kspecpipe.cli import demo
 from kspecpipe.cli.demo import MODES, Step, steps, tags_of
 from kspecpipe.errors import ExitCode, SettingsError
-from kspecpipe.outcome import Outcome
+from kspecpipe.framework.outcome import Outcome
 from kspecpipe.simulate import FrameCounts
 
 FEW = dataclasses.replace(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kspecpipe import layered_settings as layered
 from kspecpipe.base_recipe import BaseRecipe, find_recipe
 from kspecpipe.cli.main import COMMANDS, parser_of
 from kspecpipe.cli.manual import recipe_page
-from kspecpipe.registry import recipe_names
-from kspecpipe.yaml_source import load_yaml
+from kspecpipe.configuration import layered_settings as layered
+from kspecpipe.configuration.yaml_source import load_yaml
+from kspecpipe.framework.registry import recipe_names
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]

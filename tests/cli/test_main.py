@@ -8,7 +8,7 @@ import pytest
 
 from kspecpipe.cli import main
 from kspecpipe.cli.main import COMMANDS
-from kspecpipe.registry import recipe_names
+from kspecpipe.framework.registry import recipe_names
 
 OBJECT_KEYS = ["recipe", "status", "exit_code", "products", "qc", "warnings", "errors", "timing"]
 

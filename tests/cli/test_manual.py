@@ -8,12 +8,12 @@ from kspecpipe.base_recipe import BaseRecipe, find_recipe
 from kspecpipe.cli.main import EXIT_CODES
 from kspecpipe.cli.manual import page_of, recipe_page
 from kspecpipe.cli.reference import sections
+from kspecpipe.configuration.instrument_schema import InstrumentFacts
+from kspecpipe.configuration.schema import yaml_keys
 from kspecpipe.declare import Declared, calibration, metric, parameter, product, raw, user_file
 from kspecpipe.errors import ExitCode
-from kspecpipe.instrument_schema import InstrumentFacts
-from kspecpipe.product import Product
-from kspecpipe.registry import recipe_names
-from kspecpipe.schema import yaml_keys
+from kspecpipe.framework.registry import recipe_names
+from kspecpipe.products.product import Product
 from kspecpipe.signal import DQ
 
 

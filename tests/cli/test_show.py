@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 
 from kspecpipe import io
 from kspecpipe.cli import show
-from kspecpipe.combined_products import Coadded, unit_cards
 from kspecpipe.fibres import fibre_table
-from kspecpipe.product_hdus import build_hdus
+from kspecpipe.products.combined import Coadded, unit_cards
+from kspecpipe.products.hdus import build_hdus
 from kspecpipe.signal import Signal
 
 PNG = b"\x89PNG"

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from kspecpipe.errors import ExitCode
-from kspecpipe.outcome import Outcome
+from kspecpipe.framework.outcome import Outcome
+from kspecpipe.framework.terminal import interval, print_outcome
 from kspecpipe.qc import Flag, Limits, QCRow
-from kspecpipe.terminal import interval, print_outcome
 
 
 def row(name="WIDTH", value=1.5, flag=Flag.OK, scope="frame", exposure="", fibre=0):

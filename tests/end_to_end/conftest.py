@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from kspecpipe.base_recipe import run_recipe
-from kspecpipe.outcome import Outcome
+from kspecpipe.framework.outcome import Outcome
 from kspecpipe.simulate import Night, NightPlan, simulate_night
 
 STEPS = {"mbias": "bias", "mdark": "dark", "mflat": "flats", "marc": "arcs", "object": "objects"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from kspecpipe.audit import audit, find_files
+from kspecpipe.audit.reduced import audit, find_files
 from kspecpipe.cli.main import main
 
 

@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from kspecpipe import io
 from kspecpipe.cli.main import main
-from kspecpipe.flux_products import Calibrated, Response
+from kspecpipe.products.flux import Calibrated, Response
 from kspecpipe.signal import DQ
 from kspecpipe.simulate import FrameCounts, Night, NightPlan, simulate_night
 from kspecpipe.simulate.listings import CATALOGUE, TEMPLATES

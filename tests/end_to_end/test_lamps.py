@@ -9,8 +9,8 @@ import pytest
 from astropy.io import fits
 
 from kspecpipe.base_recipe import run_recipe
+from kspecpipe.framework.outcome import Outcome
 from kspecpipe.io import read_product
-from kspecpipe.outcome import Outcome
 from kspecpipe.plots import draw
 from kspecpipe.simulate import FrameCounts, Night, NightPlan, Traps, simulate_night
 

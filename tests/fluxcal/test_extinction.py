@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from kspecpipe.ancillary import static_extinction
-from kspecpipe.flux import choose_extinction
+from kspecpipe.configuration.instrument_schema import SiteFacts
 from kspecpipe.fluxcal.extinction import nearest_curve, parse_extinction
-from kspecpipe.instrument_schema import SiteFacts
+from kspecpipe.reduction.flux import choose_extinction
 
 TEXT = """# %ECSV 1.0
 # ---

@@ -8,9 +8,9 @@ from astropy.io import fits
 from astropy.table import Table
 
 from kspecpipe import io
-from kspecpipe.flux_products import CALIBRATION_CARDS, Calibrated, Response
-from kspecpipe.product import squared_unit
-from kspecpipe.product_hdus import build_hdus
+from kspecpipe.products.flux import CALIBRATION_CARDS, Calibrated, Response
+from kspecpipe.products.hdus import build_hdus
+from kspecpipe.products.product import squared_unit
 from kspecpipe.signal import Signal
 
 AXIS = {"CTYPE1": "AWAV", "CRPIX1": 1.0, "CRVAL1": 4000.0, "CDELT1": 2.5, "CUNIT1": "Angstrom"}

@@ -11,7 +11,7 @@ from kspecpipe import io, plots
 from kspecpipe.base_recipe import find_recipe, run_recipe
 from kspecpipe.cli import main
 from kspecpipe.fibres import fibre_table
-from kspecpipe.product_hdus import build_hdus
+from kspecpipe.products.hdus import build_hdus
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.simulate.standards import StandardStar, write_catalogue
 from kspecpipe.spectra import Reduced

@@ -11,13 +11,13 @@ from astropy.io import fits
 import kspecpipe
 from kspecpipe import fibres, io
 from kspecpipe.cli import main
-from kspecpipe.combined_products import Coadded, unit_cards
 from kspecpipe.errors import InputError, ProductError
 from kspecpipe.formats.export import export
 from kspecpipe.formats.fibre_spectra import read_spectra
 from kspecpipe.formats.names import unique_names
-from kspecpipe.images import BadPixelMap
-from kspecpipe.product_hdus import build_hdus
+from kspecpipe.products.combined import Coadded, unit_cards
+from kspecpipe.products.hdus import build_hdus
+from kspecpipe.products.images import BadPixelMap
 from kspecpipe.signal import DQ, Signal
 from kspecpipe.spectra import Extracted
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from kspecpipe import ancillary
+from kspecpipe.configuration.instrument_schema import AssignmentFacts
 from kspecpipe.errors import InputError
 from kspecpipe.fibres import assign, fibre_table, live, of_type, throughput
-from kspecpipe.instrument_schema import AssignmentFacts
 
 FACTS = AssignmentFacts(
     columns=["FIBRE_ID", "TARGET_X", "TARGET_Y", "RA", "DEC", "RANK", "CLASS"],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kspecpipe.assignment import wrong_assignment
 from kspecpipe.frame import FrameInfo
+from kspecpipe.framework.assignment import wrong_assignment
 
 PATTERN = "{target}.assign.txt"
 

@@ -15,13 +15,14 @@ from astropy.io import fits
 from astropy.table import Table
 
 import kspecpipe
-from kspecpipe import execution, io
+from kspecpipe import io
 from kspecpipe.base_recipe import BaseRecipe, find_recipe, recipe_names, run_recipe
 from kspecpipe.declare import Declared, calibration, metric, parameter, product, raw
 from kspecpipe.errors import ExitCode, InputError, RecipeError, SettingsError
 from kspecpipe.frame import FrameStack
-from kspecpipe.images import BadPixelMap, MasterBias, PixelFlat
-from kspecpipe.outcome import RunOptions
+from kspecpipe.framework import execution
+from kspecpipe.framework.outcome import RunOptions
+from kspecpipe.products.images import BadPixelMap, MasterBias, PixelFlat
 from kspecpipe.quality.common_metrics import CommonMetrics
 from kspecpipe.signal import Signal
 

@@ -12,7 +12,7 @@ from kspecpipe.declare import (
     static,
     user_file,
 )
-from kspecpipe.images import MasterBias
+from kspecpipe.products.images import MasterBias
 
 
 class Inputs(Declared):

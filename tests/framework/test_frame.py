@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kspecpipe.configuration.instrument_schema import Amplifier, Layout
 from kspecpipe.detector.calibrate import ReadOut
 from kspecpipe.errors import SettingsError
 from kspecpipe.frame import ElectronPlanes, FrameInfo, FrameStack, Geometry, Orient, RawFrame
-from kspecpipe.instrument_schema import Amplifier, Layout
 from kspecpipe.signal import DQ
 
 LEVELS = (300.0, 500.0, 700.0, 900.0)

@@ -7,10 +7,10 @@ from astropy.io import fits
 
 from kspecpipe.declare import Declared, calibration, raw, static, user_file
 from kspecpipe.errors import CalibrationMissingError, InputError
-from kspecpipe.gathered import InputPolicy
-from kspecpipe.images import BadPixelMap, MasterBias
-from kspecpipe.inputs import gather, load
+from kspecpipe.framework.gathered import InputPolicy
+from kspecpipe.framework.inputs import gather, load
 from kspecpipe.instrument import load_instrument
+from kspecpipe.products.images import BadPixelMap, MasterBias
 from kspecpipe.sof import read_inputs
 
 

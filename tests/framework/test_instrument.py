@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kspecpipe.configuration.yaml_source import load_yaml
 from kspecpipe.errors import InputError, SettingsError
 from kspecpipe.frame import FrameInfo
 from kspecpipe.instrument import instrument_from_file, load_instrument, shipped_instruments
-from kspecpipe.yaml_source import load_yaml
 
 BASE = """
 instrument:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from kspecpipe import atomic, images, io
+from kspecpipe import atomic, io
 from kspecpipe.errors import InputError, ProductError
 from kspecpipe.instrument import load_instrument
-from kspecpipe.product_hdus import build_hdus
+from kspecpipe.products import images
+from kspecpipe.products.hdus import build_hdus
 from kspecpipe.signal import Signal
 
 RNG = np.random.default_rng(5)

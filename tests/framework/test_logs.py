@@ -3,8 +3,8 @@ import logging
 import pytest
 from fundamentals.logs import emptyLogger
 
-from kspecpipe.logs import python_warnings, run_logger
-from kspecpipe.runtime import elapsed, silent_logger, utc_now
+from kspecpipe.framework.logs import python_warnings, run_logger
+from kspecpipe.framework.runtime import elapsed, silent_logger, utc_now
 
 
 class Listener:

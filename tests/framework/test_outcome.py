@@ -12,7 +12,7 @@ from kspecpipe.errors import (
     RecipeError,
     SettingsError,
 )
-from kspecpipe.outcome import Outcome, merge
+from kspecpipe.framework.outcome import Outcome, merge
 from kspecpipe.qc import Flag, Limits, QCRow
 
 NAN_ROW = QCRow(

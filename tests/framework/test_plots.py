@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from kspecpipe import plots
 from kspecpipe.fibres import fibre_table
 from kspecpipe.fluxcal.grid import BANDS
-from kspecpipe.product import Product
+from kspecpipe.products.product import Product
 from kspecpipe.signal import DQ, Signal
 
 NFIB, NX = 5, 40

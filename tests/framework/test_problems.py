@@ -1,7 +1,7 @@
 import pytest
 
 from kspecpipe.errors import CalibrationMissingError, InputError
-from kspecpipe.problems import Problems
+from kspecpipe.framework.problems import Problems
 
 
 def fail(kind, text):

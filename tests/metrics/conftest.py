@@ -17,7 +17,7 @@ from astropy.io import fits
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
 from kspecpipe.base_recipe import run_recipe
-from kspecpipe.outcome import Outcome
+from kspecpipe.framework.outcome import Outcome
 from kspecpipe.qc import Flag
 from kspecpipe.simulate import FrameCounts, Night, NightPlan, RawFile, simulate_night
 from kspecpipe.simulate.detector import expose

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kspecpipe import layered_settings as layered
 from kspecpipe.base_recipe import find_recipe, recipe_names
+from kspecpipe.configuration import layered_settings as layered
 from kspecpipe.instrument import load_instrument
 from kspecpipe.quality.common_metrics import COMMON_LIMITS, CommonMetrics
 

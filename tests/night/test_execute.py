@@ -10,12 +10,12 @@ from memory_nights import frame, product
 
 from kspecpipe.cli import main
 from kspecpipe.errors import ExitCode
+from kspecpipe.framework.outcome import Outcome, RunOptions
 from kspecpipe.night.execute import Coordinator, Services
 from kspecpipe.night.ledger import Settings
 from kspecpipe.night.pool import INTERPRETER
 from kspecpipe.night.session import alone_in
 from kspecpipe.night.work import Delivery
-from kspecpipe.outcome import Outcome, RunOptions
 
 
 class CountingPool:

@@ -9,10 +9,10 @@ from memory_nights import best, frame, night, product
 
 from kspecpipe.base_recipe import find_recipe, recipe_names
 from kspecpipe.errors import SettingsError
+from kspecpipe.framework.outcome import RunOptions
 from kspecpipe.night.associate import Level
 from kspecpipe.night.chain import in_order, load_chain, needs, only, until
 from kspecpipe.night.session import Selection, Session
-from kspecpipe.outcome import RunOptions
 
 MODES = ("150_620", "300_490", "600_680")
 

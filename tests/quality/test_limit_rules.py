@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspecpipe.configuration.yaml_source import load_yaml
 from kspecpipe.errors import SettingsError
 from kspecpipe.qc import Flag, Limits
 from kspecpipe.quality.limit_rules import (
@@ -19,7 +20,6 @@ from kspecpipe.quality.limit_rules import (
     read_rule,
     references_of,
 )
-from kspecpipe.yaml_source import load_yaml
 
 
 def past(*values, unit="adu", fibre=0):

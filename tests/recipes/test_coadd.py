@@ -6,7 +6,7 @@ import pytest
 from kspecpipe import fibres
 from kspecpipe.base_recipe import find_recipe
 from kspecpipe.errors import InputError
-from kspecpipe.flux_products import Calibrated
+from kspecpipe.products.flux import Calibrated
 from kspecpipe.signal import Signal
 from kspecpipe.spectra import Reduced
 

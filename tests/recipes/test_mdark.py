@@ -7,8 +7,8 @@ from kspecpipe.base_recipe import find_recipe
 from kspecpipe.detector.calibrate import ReadOut
 from kspecpipe.errors import RecipeError
 from kspecpipe.frame import FrameInfo, FrameStack
-from kspecpipe.images import MasterBias
 from kspecpipe.io import read_product
+from kspecpipe.products.images import MasterBias
 from kspecpipe.signal import DQ, Signal
 
 SHAPE = (96, 128)

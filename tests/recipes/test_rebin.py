@@ -186,7 +186,7 @@ def test_what_is_missing_is_named(parameters, message):
 
 
 def test_grid_beyond_the_spectra_is_refused():
-    from kspecpipe.gridding import GridSettings
+    from kspecpipe.reduction.gridding import GridSettings
 
     with pytest.raises(RecipeError, match="no spectrum reaches the grid"):
         rebin(exposure(), grid=GridSettings(start=20000, step=4, n=50))

@@ -5,8 +5,8 @@ import pytest
 
 from kspecpipe import fibres
 from kspecpipe.base_recipe import find_recipe
-from kspecpipe.combined_products import Coadded, unit_cards
 from kspecpipe.errors import InputError, RecipeError
+from kspecpipe.products.combined import Coadded, unit_cards
 from kspecpipe.signal import Signal
 from kspecpipe.spectra import Reduced
 

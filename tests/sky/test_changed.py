@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kspecpipe.fibres import fibre_table
-from kspecpipe.science import Calibration, ReducedExposure, reduce_exposure
+from kspecpipe.reduction.science import Calibration, ReducedExposure, reduce_exposure
 from kspecpipe.signal import DQ
 from kspecpipe.sky.rebin import Grid
 

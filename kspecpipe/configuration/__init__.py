@@ -1,0 +1,1 @@
+"""YAML files: their form, their checks, and which of several says what counts."""

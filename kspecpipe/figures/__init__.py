@@ -1,0 +1,1 @@
+"""Pictures: one style, the verdict beside each, drawn beside the run."""

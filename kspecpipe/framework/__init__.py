@@ -1,0 +1,1 @@
+"""How one run of a recipe goes: settings and inputs in, judged products out."""

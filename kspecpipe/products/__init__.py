@@ -1,0 +1,1 @@
+"""Products: what each holds, and how it lies in a FITS file."""

@@ -1,0 +1,1 @@
+"""Steps of the recipes on whole exposures, made of the numerics and free of files."""
