@@ -14,7 +14,7 @@ from kspecpipe.wavelength.linelist import LineList
 from kspecpipe.wavelength.peaks import Peaks, compress
 from kspecpipe.wavelength.predict import Prediction
 from kspecpipe.wavelength.rounds import Groups, Progress
-from kspecpipe.wavelength.scene import Scene
+from kspecpipe.wavelength.scene import Scene, lost_cores
 from kspecpipe.wavelength.span import typical_error
 
 
@@ -210,7 +210,7 @@ def judge_solution(
     agree = measured & (apart < 0.3 + 3 * groups.common)
     residual = groups.position - dispersion.position(groups.wavelength)
     in_use = (groups.weight > 0) & used
-    factors = species_ratios(state)
+    factors = species_ratios(scene, state)
     return {
         "margin": found.margin,
         "score": found.best.score,
@@ -253,10 +253,15 @@ def _largest_error(state: Progress, position: FloatArray) -> float:
     return float(np.max(typical_error(state, np.linspace(position.min(), position.max(), 60))))
 
 
-def species_ratios(state: Progress) -> dict[str, float]:
-    """Flux of each lamp found over expected, the median lamp being 1; NaN without a lamp."""
+def species_ratios(scene: Scene, state: Progress) -> dict[str, float]:
+    """Flux of each lamp found over expected, the median lamp being 1; NaN without a lamp.
+
+    A line that has lost its core in every fibre tells no flux: its lamp is not off but too bright.
+    """
     parts, flux = state.parts, state.model.intensity
-    known = parts.trusted & np.isfinite(parts.intensity)
+    position = state.row_positions(scene, parts.wavelength)
+    lost = lost_cores(scene, position, state.model.lsf.basis.fwhm).all(axis=0)
+    known = parts.trusted & np.isfinite(parts.intensity) & ~lost
     ratio = np.where(known, flux / np.where(known, parts.intensity, 1.0), np.nan)
     ratios = {}
     for name in np.unique(parts.species[known]):

@@ -65,7 +65,7 @@ FAULTS = {
     "WAVE HELD OUT": (bend, ["WAVE RMS"]),
     "WAVE MARGIN": (darken(320, 500), ["WAVE COVERAGE", "LINES USED"]),
     "WAVE COVERAGE": (darken(0, 210), FIT),
-    "LSF FWHM": (blur, ["LINES USED", "WAVE RMS"]),
+    "LSF FWHM": (blur, ["LINES USED", "WAVE RMS", "WAVE HELD OUT"]),
     "TRACE SHIFT": (sink, []),
     "SATURATED FRACTION": (overexpose, ["WAVE RMS", "WAVE COVERAGE"]),
     "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), ["LAMP FLUX MIN"]),
