@@ -15,12 +15,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_PATIENCE = 120.0  # seconds to wait for a copy when all else is done: a share of the work takes ten
+PATIENCE = 120.0  # seconds to wait for a copy when all else is done: a share of the work takes ten
 
 
 class _Copy(Generic[Result]):
@@ -29,9 +29,11 @@ class _Copy(Generic[Result]):
     def __init__(self, work: Callable[[], Result]) -> None:
         self._work = work
         self._answers, answers = os.pipe()
+        self._end = signal.SIGTERM  # what it has half written, it removes on its way out
         self._pid = fork()
         if self._pid == 0:
             try:
+                signal.signal(signal.SIGTERM, leave)
                 os.close(self._answers)
                 _answer(answers, work)
             finally:
@@ -40,7 +42,8 @@ class _Copy(Generic[Result]):
 
     def result(self) -> Result:
         """Wait for the answer; do the work here when the copy has died or hangs."""
-        if not select.select([self._answers], [], [], _PATIENCE)[0]:
+        if not select.select([self._answers], [], [], PATIENCE)[0]:
+            self._end = signal.SIGKILL
             return self._work()
         try:
             with os.fdopen(os.dup(self._answers), "rb") as stream:
@@ -53,7 +56,7 @@ class _Copy(Generic[Result]):
         """End the copy, whatever it does."""
         os.close(self._answers)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self._pid, self._end)
         os.waitpid(self._pid, 0)
 
 
@@ -121,6 +124,11 @@ def fork() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # for those who allow BLAS threads
         return os.fork()
+
+
+def leave(number: int, _: object) -> NoReturn:
+    """End a copy that is not needed any more: a signal is handled as if a person had asked."""
+    raise KeyboardInterrupt(number)
 
 
 def _each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

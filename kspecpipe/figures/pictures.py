@@ -12,17 +12,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from kspecpipe import io
 from kspecpipe.atomic import write_files
-from kspecpipe.beside import fork
+from kspecpipe.beside import PATIENCE, fork, leave, spread
 from kspecpipe.errors import IdentificationError, KspecError
 from kspecpipe.framework.logs import python_warnings
 from kspecpipe.framework.outcome import RunOptions
 from kspecpipe.framework.writing import read_rows
-
-_PATIENCE = 120.0  # seconds to wait for the answer of a copy: pictures take one or two
 
 
 @dataclass
@@ -87,7 +85,7 @@ class PainterBeside(Painter):
             try:
                 os.close(self._orders)
                 os.close(self._answers)
-                _serve(orders, answers, options, processes)
+                _serve(orders, answers, processes)
             finally:
                 os._exit(0)  # whatever went wrong is met again, and told, by who draws instead
         os.close(orders)
@@ -102,7 +100,7 @@ class PainterBeside(Painter):
 
     def drawn(self) -> list[Drawn]:
         """Wait for the answer; draw them here when the copy has died or hangs."""
-        if not select.select([self._answers], [], [], _PATIENCE)[0]:
+        if not select.select([self._answers], [], [], PATIENCE)[0]:
             self._end = signal.SIGKILL
             return super().drawn()
         answer = _receive(self._answers)
@@ -188,37 +186,16 @@ class _Notes(logging.Handler):
         self.notes.append((record.levelno, record.getMessage()))
 
 
-def _serve(orders: int, answers: int, options: RunOptions, processes: int) -> None:
+def _serve(orders: int, answers: int, processes: int) -> None:
     """Do one order: what the copy does all its life."""
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     from kspecpipe import plots  # it takes as long as a picture
 
     plots.warm_up()
     names = _receive(orders)
     if names is not None:  # else the process that asked is no more
         paths = [Path(name) for name in names]
-        _send(answers, [asdict(each) for each in _share(paths, options, processes)])
-
-
-def _share(paths: Sequence[Path], options: RunOptions, processes: int) -> list[Drawn]:
-    """Draw every n-th picture here and the others in further copies."""
-    number = max(1, min(processes, len(paths)))
-    drawn = [Drawn() for _ in paths]
-    with contextlib.ExitStack() as stack:
-        helpers = [
-            stack.enter_context(contextlib.closing(PainterBeside(options, 1)))
-            for _ in range(1, number)
-        ]
-        for first, helper in enumerate(helpers, start=1):
-            helper.begin(paths[first::number])
-        drawn[::number] = [_draw_one(path) for path in paths[::number]]
-        for first, helper in enumerate(helpers, start=1):
-            drawn[first::number] = helper.drawn()
-    return drawn
-
-
-def _leave(number: int, _: object) -> NoReturn:
-    raise KeyboardInterrupt(number)  # what is half-written is removed on the way out
+        _send(answers, [asdict(each) for each in spread(_draw_one, paths, processes)])
 
 
 def _send(pipe: int, message: object) -> None:

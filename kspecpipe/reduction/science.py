@@ -164,10 +164,7 @@ def reduce_exposure(
         usable=float(np.mean(spectra.good[live])) if live.any() else 0.0,
         sky_fibres=int(gridded.used.sum()),
         dropped=tuple(int(number) for number in table["FIBRE_ID"][gridded.dropped]),
-        changed=tuple(
-            (int(table["FIBRE_ID"][i]), float(gridded.matching.scale[i]))
-            for i in np.flatnonzero(changed)
-        ),
+        changed=_named(changed, gridded.matching, table),
         negative=int((_targets(table) & ~gridded.dropped & _negative(reduced, gridded.sky)).sum()),
         sky_residual=_pull_width(reduced, gridded.used) if gridded.used.sum() > 1 else None,
         snr=median_snr(reduced, table),
@@ -220,6 +217,13 @@ def _changed(matching: Matching, table: Table) -> BoolArray:
     """Find targets whose sky lines show clearly more or less light than their throughput."""
     off = np.abs(matching.scale - 1)
     return _targets(table) & (off > _CHANGED) & (off > _CLEARLY * matching.scale_error)
+
+
+def _named(changed: BoolArray, matching: Any, table: Table) -> tuple[tuple[int, float], ...]:
+    """Name the fibres that have changed, and say what part of their light they pass now."""
+    return tuple(
+        (int(table["FIBRE_ID"][i]), float(matching.scale[i])) for i in np.flatnonzero(changed)
+    )
 
 
 def _flag_lost(

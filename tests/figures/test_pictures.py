@@ -137,7 +137,7 @@ def test_what_a_dead_copy_owes_is_drawn_here(products, log):
 
 
 def test_what_a_copy_that_hangs_owes_is_drawn_here(products, log, monkeypatch):
-    monkeypatch.setattr("kspecpipe.figures.pictures._PATIENCE", 0.5)
+    monkeypatch.setattr("kspecpipe.figures.pictures.PATIENCE", 0.5)
     with painting(RunOptions(cores=2)) as painter:
         os.kill(painter._pid, signal.SIGSTOP)  # deaf to any signal but the last
         assert len(drawn(painter, products[2:], log)) == 1

@@ -102,7 +102,7 @@ def test_what_a_dead_copy_owes_is_done_here():
 
 @linux
 def test_what_a_copy_that_hangs_owes_is_done_here(monkeypatch):
-    monkeypatch.setattr("kspecpipe.beside._PATIENCE", 0.2)
+    monkeypatch.setattr("kspecpipe.beside.PATIENCE", 0.2)
     own = os.getpid()
 
     def work(item: int) -> int:

@@ -61,11 +61,6 @@ def test_numerics_know_nothing_of_the_framework(path):
     assert parts(path) <= allowed
 
 
-@pytest.mark.parametrize("path", modules("simulate"), ids=short)
-def test_the_simulator_shares_no_code_with_the_reduction(path):
-    assert parts(path) <= {"simulate"}
-
-
 def test_fits_is_opened_in_one_place():
     found = {short(path) for path in modules(".") if "astropy.io.fits" in imported(path)}
     found = {name for name in found if not name.startswith("simulate/")}
