@@ -201,6 +201,15 @@ def without_negative_wings(basis: LsfBasis, shape: FloatArray) -> FloatArray:
     return np.asarray(cut + core.T @ np.linalg.solve(core @ moments.T, missing))
 
 
+def free_changes(basis: LsfBasis) -> FloatArray:
+    """Orthonormal changes (n_spline - 2, n_spline) of a shape, which keep its flux and centroid.
+
+    A fit of these has nothing to be held by a huge weight, in which all else would be rounded off.
+    """
+    moments = np.stack([basis.flux, basis.moment], axis=1)
+    return np.asarray(np.linalg.qr(moments, mode="complete")[0][:, 2:].T)
+
+
 def measure_fwhm(lsf: Lsf, terms: FloatArray) -> FloatArray:
     """FWHM [pixel] of the LSF at places ``terms`` (..., n_term)."""
     flat = terms.reshape(-1, terms.shape[-1])

@@ -337,9 +337,11 @@ def _fit_shape(
         again = render(part, fitted, position)
         fitted, moved, covariance = fit_shared(part, fitted, again, freedom)
     photon = measure_groups(part, local, drawn, 1.6 * options.fwhm).variance
-    own = 1 / np.maximum(np.sum(1 / photon, axis=0), 1e-12)
+    together = covariance[: model.n_group, : model.n_group]
+    # Not more than all of it: beside the error of a line without light others would be lost.
+    own = np.minimum(1 / np.maximum(np.sum(1 / photon, axis=0), 1e-12), np.diag(together))
     fitted = replace(fitted, response=model.response, continuum=model.continuum)
-    value, vector = np.linalg.eigh(covariance[: own.size, : own.size] - np.diag(own))
+    value, vector = np.linalg.eigh(together - np.diag(own))
     common = (vector * np.maximum(value, 0.0)) @ vector.T
     return fitted, moved[own.size :], common
 

@@ -13,6 +13,7 @@ from kspecpipe.wavelength.design import Design
 from kspecpipe.wavelength.lsf import (
     N_TERM,
     first_shape,
+    free_changes,
     place_terms,
     positive_wings,
     table_index,
@@ -104,7 +105,8 @@ def fit_shared(
     normal, pull = design.normal_equations(weight, residual)
     solution, covariance = _solve(normal + prior.precision, pull + prior.pull, model.intensity)
     correction = np.outer(design.level, design.smooth @ solution[continuum])
-    change = solution[lsf].reshape(-1, model.lsf.coefficients.shape[1])
+    free = free_changes(model.lsf.basis)
+    change = solution[lsf].reshape(-1, len(free)) @ free
     coefficients = model.lsf.coefficients.copy()
     coefficients[: len(change)] += change
     if len(change):
@@ -134,7 +136,8 @@ def _continuum_splines(nx: int, reach: int) -> FloatArray:
 def _shape_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedom) -> FloatArray:
     """Return the derivatives (n_row, nx, n_term * n_spline) of all samples by the LSF."""
     basis, position, n_term = model.lsf.basis, drawn.position, freedom.terms
-    n_row, n_spline = len(position), len(basis.table)
+    free = free_changes(basis)
+    n_row, n_spline = len(position), len(free)
     if n_term == 0:
         return np.zeros((*scene.value.shape, 0))
     terms = place_terms(position / ((scene.nx - 1) / 2) - 1, scene.place[:, None])[..., :n_term]
@@ -144,7 +147,7 @@ def _shape_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedo
     whole = whole | whole.any(axis=0)
     terms = np.where(whole[..., None] | (np.arange(n_term) == 0), terms, 0.0)
     scale = model.response * scene.seen[scene.exposure] * model.intensity
-    table = np.ascontiguousarray(basis.table.T)
+    table = np.ascontiguousarray((free @ basis.table).T)
     window = np.arange(-basis.reach, basis.reach + 1)
     nearest = np.clip(np.rint(position).astype(int), -window.size, scene.nx + window.size)
     # Room beside the chip for the windows of the lines at its edges.
@@ -176,7 +179,8 @@ def _prior(model: Model, freedom: Freedom, n_smooth: int) -> _Prior:
     n_group = _count(freedom) if freedom.shape else 0
     n_term = freedom.terms
     basis = model.lsf.basis
-    n_spline = len(basis.table)
+    free = free_changes(basis)
+    n_spline = len(free)
     size = n_line + n_smooth + n_group + n_term * n_spline
     precision, pull = np.zeros((size, size)), np.zeros(size)
     precise = 1 / np.maximum(freedom.expected_sd, 1e-6) ** 2
@@ -192,13 +196,8 @@ def _prior(model: Model, freedom: Freedom, n_smooth: int) -> _Prior:
         block = slice(first, first + n_spline)
         now = model.lsf.coefficients[term]
         centre, sd = _shape_prior(model, term, freedom.variation)
-        # Unit flux and zero centroid, to a precision that no data can overrule.
-        inner = np.diag(1 / sd**2)
-        pull[block] += (centre - now) / sd**2
-        for moment, wanted in ((basis.flux, float(term == 0)), (basis.moment, 0.0)):
-            inner += np.outer(moment, moment) * 1e12
-            pull[block] += moment * (wanted - moment @ now) * 1e12
-        precision[block, block] += inner
+        precision[block, block] = (free / sd**2) @ free.T
+        pull[block] = free @ ((centre - now) / sd**2)
     return _Prior(precision, pull)
 
 

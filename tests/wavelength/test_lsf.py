@@ -11,6 +11,7 @@ from kspecpipe.signal import Signal
 from kspecpipe.spectra import WaveSolution
 from kspecpipe.wavelength.lsf import (
     N_TERM,
+    free_changes,
     gaussian_lsf,
     lsf_basis,
     measure_fwhm,
@@ -113,6 +114,14 @@ def test_a_shape_without_negative_wings_keeps_unit_flux_and_no_centroid(seed):
     kept = without_negative_wings(basis, shape)
     assert kept @ basis.flux == pytest.approx(1, abs=1e-9)
     assert kept @ basis.moment == pytest.approx(0, abs=1e-9)
+
+
+def test_free_changes_are_all_that_keep_flux_and_centroid():
+    basis = lsf_basis(4.0)
+    changes = free_changes(basis)
+    assert changes @ changes.T == pytest.approx(np.eye(len(basis.flux) - 2), abs=1e-12)
+    assert changes @ basis.flux == pytest.approx(0, abs=1e-12)
+    assert changes @ basis.moment == pytest.approx(0, abs=1e-12)
 
 
 def test_a_line_shape_of_another_version_is_refused_in_words():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kspecpipe.signal import Signal
+from kspecpipe.wavelength import design
 from kspecpipe.wavelength.arcs import ArcSpectra
 from kspecpipe.wavelength.drift import predict_from_solution
 from kspecpipe.wavelength.predict import predict_grating, predict_linear
@@ -111,6 +112,15 @@ def test_nothing_is_random(solved, lines, spectra):
     arc, found = solved("600_450")
     again = solve_arcs([spectra(arc)], lines, predict_grating(**arc.prediction), np.ones(14, bool))
     assert np.array_equal(again.wavelength, found.wavelength)
+
+
+def test_a_solution_does_not_hang_on_rounding(solved, lines, spectra, monkeypatch):
+    arc, found = solved("600_450")
+    monkeypatch.setattr(design, "_BLOCK", 50)  # the same sums in another order
+    again = solve_arcs([spectra(arc)], lines, predict_grating(**arc.prediction), np.ones(14, bool))
+    moved = (again.wavelength - found.wavelength) / np.gradient(arc.wavelength, axis=1)
+    assert np.max(np.abs(moved)) < 1e-5
+    assert again.error == pytest.approx(found.error, rel=1e-4)
 
 
 def test_a_lamp_that_is_off_is_reported(arcs, lines, expose, spectra):
