@@ -168,7 +168,7 @@ class GroupError:
     sd : ndarray, shape (n_group,)
         Standard deviation (blends, LSF, wavelength) [pixel]; inf leaves the group out.
     correlated : ndarray, shape (n_group, n_group), or None
-        The part of it that groups share with each other, through the LSF [pixel^2].
+        Covariance of what groups share with each other besides, through the LSF [pixel^2].
     """
 
     sd: FloatArray
@@ -307,8 +307,7 @@ def fit_dispersion(
     if error.correlated is not None:
         # The weights ignore what the groups' errors share; the error of the result must not.
         response = covariance @ response
-        together = error.correlated - np.diag(np.diag(error.correlated))
-        covariance = covariance + response @ together @ response.T
+        covariance = covariance + response @ error.correlated @ response.T
     blocks = covariance[jitter, jitter].reshape(nfib, 2, nfib, 2)
     model = replace(
         start,

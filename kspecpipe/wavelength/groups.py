@@ -148,12 +148,19 @@ def update_continuum(scene: Scene, model: Model, drawn: Rendering, length: float
     The continuum minimises its distance from the data and its curvature; structure shorter than
     2 pi ``length`` [pixel] is not followed where there are no lines, nor longer one under lines.
     """
+    light = scene.value - drawn.lines
+    return replace(model, continuum=followed(scene, model, drawn, light, length))
+
+
+def followed(
+    scene: Scene, model: Model, drawn: Rendering, light: FloatArray, length: float
+) -> FloatArray:
+    """Return what a continuum as of `update_continuum` makes of ``light`` (n_row, nx)."""
     weight = sample_weights(scene, model, drawn)
     # Under lines the model's errors, and the wings that it does not know, exceed the continuum.
     weight = weight / (1 + drawn.lines**2 / np.maximum(scene.variance, 1e-6))
-    level = weight * (scene.value - drawn.lines)
     stiffness = length**4 / _variance_between_lines(scene, int(16 * length))
-    return replace(model, continuum=_smooth_rows(weight, level, stiffness))
+    return _smooth_rows(weight, weight * light, stiffness)
 
 
 def _variance_between_lines(scene: Scene, window: int) -> FloatArray:

@@ -6,14 +6,16 @@ import numpy as np
 
 from kspecpipe.signal import BoolArray, FloatArray
 from kspecpipe.wavelength.components import Components
-from kspecpipe.wavelength.groups import Measurement, local_residual
+from kspecpipe.wavelength.groups import Measurement, followed, local_residual
 from kspecpipe.wavelength.scene import (
     Model,
     Rendering,
     Scene,
     blend_groups,
     lost_samples,
+    render,
     sample_weights,
+    some_rows,
 )
 
 #: Lines closer than this are not told apart without their strengths [FWHM].
@@ -25,8 +27,12 @@ _SCATTER, _UNLISTED_SCATTER = 0.5, 1.0
 #: S/N of whole single lines which show the LSF, and how much of a split is unsure a chip away from
 #: them.
 _TELLING_SNR, _LSF_CHANGE = 50.0, 0.25
-#: Part of the wings' pull on the centroid that the continuum hides; where wings begin [FWHM].
-_LOST_WINGS, _WING = 0.03, 1.5
+#: Part of what a continuum can take of the wings that it does take; where wings begin [FWHM].
+_LOST_WINGS, _WING = 0.14, 1.5
+#: Error below which lines count no more [pixel].
+_FINEST = 0.003
+#: Rows, and height of lines over the noise, by which that is judged.
+_ROWS, _SEEN = 6, 10.0
 
 
 def common_errors(
@@ -46,22 +52,67 @@ def common_errors(
     )
 
 
-def shared_errors(drawn: Rendering, model: Model) -> FloatArray:
+def shared_errors(scene: Scene, model: Model, position: FloatArray, length: float) -> FloatArray:
     """Covariance (n_group, n_group) of groups by light in the far wings of all lines [pixel^2].
 
     What of them is lost in the continuum displaces the centroid of the LSF, and with it all lines:
-    by about as much everywhere, and evenly more where lines are wider or closer together. It is
-    the more, the farther the wings reach that are seen.
+    by about as much everywhere, and evenly more where lines are wider or closer together. Lines
+    are at ``position`` (n_row, n_line), and ``length`` [pixel] is that of the continuum.
     """
-    basis = model.lsf.basis
-    distance = np.abs(basis.offset)
-    wings = np.abs(model.lsf.coefficients[0] @ basis.table) * (distance > _WING * basis.fwhm)
-    pull = float(np.trapezoid(wings * distance, basis.offset))
-    half = (drawn.lines.shape[1] - 1) / 2
+    half = (scene.nx - 1) / 2
+    u = np.clip(group_place(model, position) / half - 1, -1.0, 1.0)
+    pull = _LOST_WINGS * _pull_of_wings(scene, model, position, length)
+    return np.asarray(pull**2 * (1 + np.outer(u, u)))
+
+
+def private_variance(
+    correlated: FloatArray, place: FloatArray, error: FloatArray, measured: Measurement
+) -> FloatArray:
+    """Diagonal (n_group,) of a covariance of groups without what they share alike [pixel^2].
+
+    What displaces all lines as a parabola along the chip makes none of them less reliable than
+    others: it must not level their weights, which follow from their own ``error`` (n_group,) and
+    the photons' [pixel]. ``place`` (n_group,) is where they are.
+    """
+    photon = 1 / np.maximum(np.sum(1 / measured.variance, axis=0), 1e-9)
+    u = 2 * (place - place.min()) / max(np.ptp(place), 1.0) - 1
+    columns = u[:, None] ** np.arange(3)
+    weighted = columns / (photon + error**2 + _FINEST**2)[:, None]
+    normal = columns.T @ weighted
+    shared = columns @ np.linalg.solve(normal + 1e-6 * np.trace(normal) * np.eye(3), weighted.T)
+    rest = np.eye(place.size) - shared
+    left = np.einsum("gh,hk,gk->g", rest, correlated, rest)
+    return np.asarray(np.clip(left, 0.0, np.diag(correlated)))
+
+
+def group_place(model: Model, position: FloatArray) -> FloatArray:
+    """Mean position (n_group,) of the lines of each group [pixel]."""
     count = np.maximum(np.bincount(model.group, minlength=model.n_group), 1)
-    place = np.bincount(model.group, drawn.position.mean(axis=0), model.n_group) / count
-    u = np.clip(place / half - 1, -1.0, 1.0)
-    return np.asarray((_LOST_WINGS * pull) ** 2 * (1 + np.outer(u, u)))
+    return np.asarray(np.bincount(model.group, position.mean(axis=0), model.n_group) / count)
+
+
+def _pull_of_wings(scene: Scene, model: Model, position: FloatArray, length: float) -> float:
+    """Pull on the centroid of a typical line by what a continuum can take of its wings [pixel].
+
+    Of the wings of lines far brighter than the noise it is little.
+    """
+    chosen = some_rows(scene, _ROWS)
+    scene, model, position = scene.rows(chosen), model.rows(chosen), position[chosen]
+    drawn = render(scene, model, position)
+    distance = drawn.pixel - position[..., None]
+    far = np.abs(distance) > _WING * model.lsf.basis.fwhm
+    wing = np.where(far, np.maximum(drawn.value, 0.0), 0.0)
+    flat = drawn.pixel + (np.arange(len(position)) * scene.nx)[:, None, None]
+    size = scene.value.size
+    wings = np.asarray(np.bincount(flat.ravel(), wing.ravel(), size), float)
+    wings = wings.reshape(scene.value.shape)
+    taken = followed(scene, model, drawn, wings, length) / np.maximum(wings, 1e-9)
+    lost = np.clip(taken, 0.0, 1.0).ravel()[flat] * wing
+    flux = np.maximum(drawn.value.sum(axis=-1), 1e-9)
+    sides = [np.sum(lost * np.maximum(side * distance, 0.0), axis=-1) / flux for side in (-1, 1)]
+    weight = drawn.value.max(axis=-1) > _SEEN * np.sqrt(np.median(scene.variance))
+    weight &= ~drawn.lost
+    return float(np.average(np.hypot(*sides), weights=weight)) if weight.any() else 0.0
 
 
 def faint_flux(scene: Scene) -> float:
@@ -105,7 +156,7 @@ def _saturation_error(scene: Scene, model: Model, position: FloatArray) -> Float
     fwhm = model.lsf.basis.fwhm
     lost = np.median(lost_samples(scene, position, 1.5 * fwhm), axis=0)
     farther = np.maximum(lost / fwhm, 1.0) ** 3
-    error = np.where(lost >= 2, (0.008 + model.floor) * farther, 0.0)
+    error = np.where(lost >= 2, (0.004 + model.floor) * farther, 0.0)
     error = np.where(lost > _FOOT * fwhm, np.maximum(error, 1.0), error)
     worst = np.zeros(model.n_group)
     np.maximum.at(worst, model.group, error * (model.intensity > 0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
-from kspecpipe.signal import BoolArray, FloatArray, IntArray
+from kspecpipe.signal import BoolArray, FloatArray
 from kspecpipe.wavelength.components import Components, expected_intensity, movers
 from kspecpipe.wavelength.dispersion import (
     Dispersion,
@@ -25,12 +25,19 @@ from kspecpipe.wavelength.groups import (
     update_continuum,
     update_response,
 )
-from kspecpipe.wavelength.line_errors import common_errors, faint_flux, shared_errors
+from kspecpipe.wavelength.line_errors import (
+    common_errors,
+    faint_flux,
+    group_place,
+    private_variance,
+    shared_errors,
+)
 from kspecpipe.wavelength.scene import (
     Model,
     Scene,
     blend_groups,
     render,
+    some_rows,
 )
 from kspecpipe.wavelength.shape import Freedom, fit_shared, strengths_only
 
@@ -54,7 +61,7 @@ class Groups:
     position, weight : ndarray, shape (nfib, n_group)
         Measured position [pixel] and 1 / variance; weight 0 where not measured.
     common : ndarray, shape (n_group,)
-        Error in common to all fibres [pixel].
+        Error in common to all fibres, but of this group alone [pixel].
     snr : ndarray, shape (n_group,)
         Flux over error, all rows together.
     used : ndarray of bool, shape (n_group,)
@@ -62,7 +69,7 @@ class Groups:
     fit : GroupFit or None
         What the last fit says of them.
     correlated : ndarray, shape (n_group, n_group), or None
-        The part of the common errors that comes from the LSF and goes together [pixel^2].
+        Covariance of what groups have in common with each other, through the LSF [pixel^2].
     """
 
     wavelength: FloatArray
@@ -182,8 +189,12 @@ def advance(scene: Scene, state: Progress, options: RoundOptions) -> Progress:
     model, drawn = update_response(model, drawn, measured, state.dispersion.half)
     model = update_continuum(scene, model, drawn, _CONTINUUM * options.fwhm)
     model = replace(model, floor=floor if options.number > 1 else 0.02)
-    correlated = np.nan_to_num(correlated) + shared_errors(drawn, model)
-    error = np.hypot(error, np.sqrt(np.diag(correlated)))
+    correlated = np.nan_to_num(correlated) + shared_errors(
+        scene, model, position, _CONTINUUM * options.fwhm
+    )
+    private = private_variance(correlated, group_place(model, position), error, measured)
+    correlated = correlated - np.diag(private)
+    error = np.hypot(error, np.sqrt(private))
     groups = replace(_gather(scene, state, model, measured, error, options), correlated=correlated)
     parts = _move_unknown(state, moved)
     state = replace(state, model=model, measured=measured, chi2=chi2, parts=parts)
@@ -344,14 +355,6 @@ def _fit_shape(
     value, vector = np.linalg.eigh(together - np.diag(own))
     common = (vector * np.maximum(value, 0.0)) @ vector.T
     return fitted, moved[own.size :], common
-
-
-def some_rows(scene: Scene, count: int) -> IntArray:
-    """Choose at most ``count`` rows, spread over the slit and the exposures."""
-    rows = len(scene.value)
-    if rows <= count:
-        return np.arange(rows)
-    return np.unique(np.linspace(0, rows - 1, count).astype(int))
 
 
 def _gather(

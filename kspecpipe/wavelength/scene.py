@@ -61,6 +61,14 @@ class Scene:
         )
 
 
+def some_rows(scene: Scene, count: int) -> IntArray:
+    """Choose at most ``count`` rows, spread over the slit and the exposures."""
+    rows = len(scene.value)
+    if rows <= count:
+        return np.arange(rows)
+    return np.unique(np.linspace(0, rows - 1, count).astype(int))
+
+
 @dataclass(frozen=True)
 class Model:
     """The state of the forward model.

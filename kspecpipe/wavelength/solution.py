@@ -107,7 +107,10 @@ def _line_table(scene: Scene, state: Progress, step: FloatArray) -> dict[str, np
     x = nominal + (groups.position - centre)[:, group]
     weight = groups.weight[:, group]
     fibre, column = np.nonzero(weight > 0)
-    variance = 1 / weight[fibre, column] + groups.common[group][column] ** 2
+    shared = np.zeros_like(groups.common)
+    if groups.correlated is not None:
+        shared = np.diag(groups.correlated)
+    variance = 1 / weight[fibre, column] + (groups.common**2 + shared)[group][column]
     best = _best_exposure(scene, state)
     at = np.clip(x[fibre, column].round().astype(int), 0, scene.nx - 1)
     return {
