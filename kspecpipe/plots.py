@@ -41,6 +41,8 @@ _SMOOTH = 8
 _MOST = 50
 #: Where the logarithmic axis of a histogram begins: a single pixel is seen.
 _EMPTY_BIN = 0.7
+#: Logarithmic axes have ticks at decades only: those between take a fifth of a picture's time.
+_DECADES = {"subs": ()}
 #: Metrics in the unit of the columns' and rows' medians: their limits are drawn there.
 _LEVELS = {"MASTER_BIAS": "BIAS LEVEL", "MASTER_DARK": "DARK RATE"}
 
@@ -174,7 +176,8 @@ def _histogram(axis: Any, values: FloatArray, label: str) -> None:
     number, edges = np.histogram(sample, bins=120, range=_limits(sample, 0.1, 99.9))
     # One outline: 120 bars would take longer than all else in the picture.
     axis.stairs(number, edges, baseline=_EMPTY_BIN, fill=True, color=COLOURS[0])
-    axis.set(xlabel=label, ylabel="pixels", yscale="log", ylim=(_EMPTY_BIN, None))
+    axis.set_yscale("log", **_DECADES)
+    axis.set(xlabel=label, ylabel="pixels", ylim=(_EMPTY_BIN, None))
 
 
 def _two_kinds(axis: Any, x: FloatArray, residual: FloatArray, used: BoolArray) -> None:
@@ -251,7 +254,7 @@ def _paint_traces(product: TramlineMap) -> Figure:
     middle = product.profile[:, product.profile.shape[1] // 2]
     for i, profile in enumerate(middle):
         colour = COLOURS[i % len(COLOURS)]
-        axes[1, 1].semilogy(offset, np.clip(profile, 1e-5, None), color=colour)
+        axes[1, 1].semilogy(offset, np.clip(profile, 1e-5, None), color=colour, **_DECADES)
     axes[1, 1].set(xlabel="row - trace [pixel]", ylabel="flux fraction per pixel, middle column")
     axes[0, 0].set_title(f"{len(ids)} fibres, {int(dead.sum())} dead")
     return figure
@@ -296,9 +299,11 @@ def _paint_wavelengths(product: WaveSolution) -> Figure:
     if product.arc is not None:
         wave = product.wavelength.value[middle]
         arc = product.arc[middle]
-        axes[0, 0].semilogy(wave, np.clip(arc, 1, None), lw=0.6, color=COLOURS[0])
-        for value in np.unique(np.asarray(lines["wavelength"])[used]):
-            axes[0, 0].axvline(value, color=COLOURS[1], lw=0.4, alpha=0.6)
+        axes[0, 0].semilogy(wave, np.clip(arc, 1, None), lw=0.6, color=COLOURS[0], **_DECADES)
+        axes[0, 0].vlines(
+            np.unique(np.asarray(lines["wavelength"])[used]), 0, 1,
+            transform=axes[0, 0].get_xaxis_transform(), color=COLOURS[1], lw=0.4, alpha=0.6,
+        )  # fmt: skip
     axes[0, 0].set(xlabel="wavelength [Å]", ylabel="arc of the middle fibre [electron]")
     for flag, colour, label in ((used, COLOURS[0], "used"), (~used, COLOURS[1], "left out")):
         axes[0, 1].plot(

@@ -82,8 +82,9 @@ class Execution:
         """Run the recipe; every error becomes an outcome with its exit code."""
         self.entries = entries
         try:
-            with python_warnings(self.log):
-                outcome = self._steps(entries)
+            # Who draws is ready when there is something to draw: meanwhile he loads his tools.
+            with python_warnings(self.log), painting(self.options) as painter:
+                outcome = self._steps(entries, painter)
         except KspecError as error:
             return self.fail(error)
         except OSError as error:
@@ -95,7 +96,7 @@ class Execution:
             return self.fail(RecipeError(f"{text}; --debug shows where"))
         return self._record(outcome, "")
 
-    def _steps(self, entries: Sequence[SofEntry]) -> Outcome:
+    def _steps(self, entries: Sequence[SofEntry], painter: Painter) -> Outcome:
         gathered, resolved = self.resolve(entries)
         if self.options.save:
             writing.refuse_unwritable(self.options.output)
@@ -119,8 +120,7 @@ class Execution:
             existing = writing.find_existing(job, self.options)
             if existing:
                 return self._unchanged(existing, resolved)
-        with painting(self.options) as painter:
-            return self._make(job, values, resolved, painter)
+        return self._make(job, values, resolved, painter)
 
     def _make(
         self, job: writing.Job, values: Any, resolved: layered.RecipeSettings, painter: Painter
