@@ -6,6 +6,7 @@ pixels: in each, few lines are active, and the products are those of small dense
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,39 @@ from kspecpipe.wavelength.scene import Rendering
 
 #: Pixels of a block, about as many as a line's window has.
 _BLOCK = 64
+
+
+@dataclass(frozen=True)
+class LsfColumns:
+    """Derivatives of all samples by the coefficients of the LSF: for each term a part and a factor.
+
+    Terms that differ only by what they are across the dispersion share a part.
+
+    Parameters
+    ----------
+    parts : ndarray, shape (n_row, n_part, nx, n_spline)
+        Splines of all lines, weighted with what the terms are along the dispersion.
+    part : sequence of int, n_term of them
+        Part of each term.
+    factor : ndarray, shape (n_row, n_term)
+        Its factor.
+    """
+
+    parts: FloatArray
+    part: Sequence[int]
+    factor: FloatArray
+
+    @property
+    def count(self) -> int:
+        """Number of coefficients."""
+        return int(len(self.part) * self.parts.shape[-1])
+
+    def lay(self, block: slice, columns: FloatArray) -> None:
+        """Write the columns (n_row, n_pixel, count) of a block of pixels."""
+        n_spline = self.parts.shape[-1]
+        for term, part in enumerate(self.part):
+            own = columns[..., term * n_spline : (term + 1) * n_spline]
+            np.multiply(self.parts[:, part, block], self.factor[:, term, None, None], out=own)
 
 
 @dataclass(frozen=True)
@@ -33,7 +67,7 @@ class Design:
         Which lines are displaced together.
     n_mover : int
         Number of displacements; 0 when nothing moves.
-    shape : ndarray, shape (n_row, nx, n_shape)
+    shape : LsfColumns
         Derivatives by the coefficients of the LSF.
     """
 
@@ -42,7 +76,7 @@ class Design:
     level: FloatArray
     mover: IntArray
     n_mover: int
-    shape: FloatArray
+    shape: LsfColumns
 
     @property
     def parts(self) -> tuple[slice, slice, slice, slice]:
@@ -51,7 +85,7 @@ class Design:
             self.drawn.position.shape[1],
             self.smooth.shape[1],
             self.n_mover,
-            self.shape.shape[2],
+            self.shape.count,
         )
         ends = np.cumsum(sizes).tolist()
         strengths, continuum, moves, lsf = (
@@ -69,14 +103,14 @@ class Design:
         for first in range(0, weight.shape[1], _BLOCK):
             block = slice(first, min(first + _BLOCK, weight.shape[1]))
             columns, index = self._columns(block)
-            scale = root[:, block].reshape(-1, 1)
-            columns *= scale
+            columns *= root[:, block, None]
+            columns = columns.reshape(-1, index.size)
             normal[np.ix_(index, index)] += columns.T @ columns
-            pull[index] += columns.T @ (scale[:, 0] * residual[:, block].ravel())
+            pull[index] += columns.T @ (root[:, block] * residual[:, block]).ravel()
         return normal, pull
 
     def _columns(self, block: slice) -> tuple[FloatArray, IntArray]:
-        """Dense columns (n_row * n_pixel, n) of what is active in a block, and which they are."""
+        """Dense columns (n_row, n_pixel, n) of what is active in a block, and which they are."""
         strengths, continuum, moves, lsf = self.parts
         width = block.stop - block.start
         n_row, n_window = len(self.level), self.drawn.pixel.shape[-1]
@@ -86,20 +120,25 @@ class Design:
         inside = (at >= 0) & (at < width)
         row, column, _ = np.nonzero(inside)
         at = at[inside]
-
-        def lay(values: FloatArray) -> FloatArray:
-            dense = np.zeros((n_row, width, line.size))
-            dense[row, at, column] = values[:, line][inside]
-            return dense.reshape(n_row * width, line.size)
-
         spline = np.flatnonzero(np.any(self.smooth[block] != 0, axis=0))
-        smooth = self.level[:, None, None] * self.smooth[block][:, spline]
-        columns = [lay(self.drawn.unit), smooth.reshape(n_row * width, spline.size)]
-        index = [line, continuum.start + spline]
+        mover, together = np.unique(self.mover[line], return_inverse=True)
+        if not self.n_mover:
+            mover = mover[:0]
+        sizes = (line.size, spline.size, mover.size, self.shape.count)
+        columns = np.zeros((n_row, width, sum(sizes)))
+        one, smooth, moved, shape = np.split(columns, np.cumsum(sizes[:-1]), axis=2)
+        one[row, at, column] = self.drawn.unit[:, line][inside]
+        smooth[:] = self.level[:, None, None] * self.smooth[block][:, spline]
         if self.n_mover:
-            mover, together = np.unique(self.mover[line], return_inverse=True)
-            columns.append(lay(self.drawn.slope) @ np.eye(mover.size)[together])
-            index.append(moves.start + mover)
-        columns.append(self.shape[:, block].reshape(n_row * width, -1))
-        index.append(np.arange(lsf.start, lsf.stop))
-        return np.concatenate(columns, axis=1), np.concatenate(index)
+            # Lines of one mover may overlap.
+            flat = np.ravel_multi_index((row, at, together[column]), moved.shape)
+            slope = self.drawn.slope[:, line][inside]
+            moved[:] = np.bincount(flat, slope, moved.size).reshape(moved.shape)
+        self.shape.lay(block, shape)
+        index = [
+            line,
+            continuum.start + spline,
+            moves.start + mover,
+            np.arange(lsf.start, lsf.stop),
+        ]
+        return columns, np.concatenate(index)

@@ -8,12 +8,14 @@ from itertools import pairwise
 import numpy as np
 
 from kspecpipe.bsplines import spline_basis, spline_slopes
-from kspecpipe.signal import FloatArray
+from kspecpipe.signal import FloatArray, IntArray
 
 #: Samples of the tables per pixel.
 _OVERSAMPLING = 50
-#: Terms of `place_terms`.
-N_TERM = 6
+#: Powers of the places along and across the dispersion in the terms of `place_terms`.
+ALONG, ACROSS = (0, 1, 0, 2, 0, 1), (0, 0, 1, 0, 2, 1)
+#: Their number.
+N_TERM = len(ALONG)
 
 
 @dataclass(frozen=True)
@@ -121,18 +123,12 @@ def place_terms(u: FloatArray, v: FloatArray) -> FloatArray:
 
     A skewed line that is fitted too wide is displaced: what changes along the slit must be free.
     """
-    u, v = np.broadcast_arrays(u, v)
-    return np.stack([np.ones_like(u), u, v, u**2 - 1 / 3, v**2 - 1 / 3, u * v], axis=-1)
+    return place_powers(u)[..., ALONG] * place_powers(v)[..., ACROSS]
 
 
-def table_index(basis: LsfBasis, distance: FloatArray) -> tuple[np.ndarray, FloatArray, np.ndarray]:
-    """Index into the fine grid, fraction of the step to the next, and whether inside the reach."""
-    at = (distance + basis.reach) * _OVERSAMPLING
-    last = basis.table.shape[1] - 1
-    inside = (at >= 0) & (at <= last)
-    at = np.clip(at, 0, last - 1e-9)
-    index = at.astype(int)
-    return index, at - index, inside
+def place_powers(place: FloatArray) -> FloatArray:
+    """Return 1, u and u^2 (last axis), the last without its mean over -1 to 1."""
+    return np.stack([np.ones_like(place), place, place**2 - 1 / 3], axis=-1)
 
 
 def lsf_basis(fwhm: float) -> LsfBasis:
@@ -208,6 +204,31 @@ def free_changes(basis: LsfBasis) -> FloatArray:
     """
     moments = np.stack([basis.flux, basis.moment], axis=1)
     return np.asarray(np.linalg.qr(moments, mode="complete")[0][:, 2:].T)
+
+
+def spline_windows(basis: LsfBasis, changes: FloatArray) -> FloatArray:
+    """Lay changes (n, n_spline) of the LSF on the pixels around a line, for all places in a pixel.
+
+    Returns
+    -------
+    ndarray, shape (_OVERSAMPLING + 1, 2, 2 * reach + 1, n)
+        For lines half a pixel below to half a pixel above the middle pixel: values, and the steps
+        to the next row of the table.
+    """
+    table = changes @ basis.table
+    half, size = _OVERSAMPLING // 2, 2 * basis.reach + 1
+    fine = np.zeros((2, len(table), (size + 1) * _OVERSAMPLING))
+    fine[0, :, half : half + table.shape[1]] = table
+    fine[1, :, half : half + table.shape[1]] = np.diff(table, append=0.0)
+    windows = [fine[..., p::_OVERSAMPLING][..., :size] for p in range(_OVERSAMPLING + 1)]
+    return np.ascontiguousarray(np.stack(windows).swapaxes(-1, -2))
+
+
+def window_row(offset: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Row of `spline_windows` for middle pixel minus line, and the fraction of its step."""
+    at = np.clip(offset, -0.5, 0.5) * _OVERSAMPLING + _OVERSAMPLING // 2
+    row = np.floor(at).astype(int)
+    return row, at - row
 
 
 def measure_fwhm(lsf: Lsf, terms: FloatArray) -> FloatArray:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from kspecpipe.bsplines import spline_basis
 from kspecpipe.signal import FloatArray, IntArray
-from kspecpipe.wavelength.design import Design
+from kspecpipe.wavelength.design import Design, LsfColumns
 from kspecpipe.wavelength.lsf import (
+    ACROSS,
+    ALONG,
     N_TERM,
     first_shape,
     free_changes,
-    place_terms,
+    place_powers,
     positive_wings,
-    table_index,
+    spline_windows,
+    window_row,
     without_negative_wings,
 )
 from kspecpipe.wavelength.scene import (
@@ -98,12 +102,14 @@ def fit_shared(
         np.median(model.response, axis=1),
         freedom.mover,
         _count(freedom) if freedom.shape else 0,
-        _shape_columns(scene, model, drawn, freedom),
+        lsf_columns(scene, model, drawn, freedom),
     )
     strengths, continuum, moves, lsf = design.parts
     prior = _prior(model, freedom, design.smooth.shape[1])
     normal, pull = design.normal_equations(weight, residual)
-    solution, covariance = _solve(normal + prior.precision, pull + prior.pull, model.intensity)
+    solution, covariance = _solve(
+        normal + prior.precision, pull + prior.pull, model.intensity, moves
+    )
     correction = np.outer(design.level, design.smooth @ solution[continuum])
     free = free_changes(model.lsf.basis)
     change = solution[lsf].reshape(-1, len(free)) @ free
@@ -117,7 +123,7 @@ def fit_shared(
         lsf=replace(model.lsf, coefficients=coefficients),
         continuum=model.continuum + correction,
     )
-    return fitted, solution[moves], covariance[moves, moves]
+    return fitted, solution[moves], covariance
 
 
 def _count(freedom: Freedom) -> int:
@@ -133,36 +139,53 @@ def _continuum_splines(nx: int, reach: int) -> FloatArray:
     return spline_basis(np.arange(nx), knots, 3)
 
 
-def _shape_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedom) -> FloatArray:
-    """Return the derivatives (n_row, nx, n_term * n_spline) of all samples by the LSF."""
-    basis, position, n_term = model.lsf.basis, drawn.position, freedom.terms
-    free = free_changes(basis)
-    n_row, n_spline = len(position), len(free)
-    if n_term == 0:
-        return np.zeros((*scene.value.shape, 0))
-    terms = place_terms(position / ((scene.nx - 1) / 2) - 1, scene.place[:, None])[..., :n_term]
-    # A line without its core has a width as uncertain as its strength: it says nothing of changes,
-    # unless another row has the core.
-    whole = lost_samples(scene, position, 0.6 * basis.fwhm) < 1.2 * basis.fwhm
-    whole = whole | whole.any(axis=0)
-    terms = np.where(whole[..., None] | (np.arange(n_term) == 0), terms, 0.0)
-    scale = model.response * scene.seen[scene.exposure] * model.intensity
-    table = np.ascontiguousarray((free @ basis.table).T)
-    window = np.arange(-basis.reach, basis.reach + 1)
-    nearest = np.clip(np.rint(position).astype(int), -window.size, scene.nx + window.size)
+def lsf_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedom) -> LsfColumns:
+    """Return the derivatives of all samples by the coefficients of the LSF.
+
+    Parameters
+    ----------
+    scene, model : Scene, Model
+        Data and start.
+    drawn : Rendering
+        The lines of the start.
+    freedom : Freedom
+        How many terms are free.
+    """
+    basis, position = model.lsf.basis, drawn.position
+    free, size = free_changes(basis), 2 * basis.reach + 1
+    part = (0, *(1 + power for power in ALONG[1:]))[: freedom.terms]
+    n_part = max(part, default=-1) + 1
+    along = _line_weights(scene, model, position)[..., :n_part]
+    # All pixels of a line lie at the same place in a pixel: they are one row of a table.
+    nearest = np.clip(np.rint(position).astype(int), -size, scene.nx + size)
+    row, fraction = window_row(nearest - position)
+    weights = along[..., None] * np.stack([np.ones_like(fraction), fraction], axis=-1)[..., None, :]
+    windows = spline_windows(basis, free).reshape(-1, 2, size * len(free))
     # Room beside the chip for the windows of the lines at its edges.
-    pad = 2 * window.size
-    columns = np.zeros((n_row, scene.nx + 2 * pad, n_term, n_spline))
-    for line in np.flatnonzero(model.intensity > 0.003 * np.max(model.intensity)):
-        distance = nearest[:, line, None] + window - position[:, line, None]
-        index, fraction, inside = table_index(basis, distance)
-        shape = table[index] + fraction[..., None] * (table[index + 1] - table[index])
-        shape *= (scale[:, line, None] * inside)[..., None]
-        start = nearest[:, line] + window[0] + pad
-        for row in range(n_row):
-            place = columns[row, start[row] : start[row] + window.size]
-            place += terms[row, line, :, None] * shape[row, :, None, :]
-    return columns.reshape(n_row, -1, n_term * n_spline)[:, pad:-pad]
+    pad = 2 * size
+    start = nearest - basis.reach + pad
+    parts = np.zeros((len(position), n_part, scene.nx + 2 * pad, len(free)))
+    bright = np.flatnonzero(model.intensity > 0.003 * np.max(model.intensity))
+    for i, line in product(range(len(parts)), bright if n_part else ()):
+        place = parts[i, :, start[i, line] : start[i, line] + size]
+        place += (weights[i, line] @ windows[row[i, line]]).reshape(place.shape)
+    across = place_powers(scene.place)[:, ACROSS[: freedom.terms]]
+    return LsfColumns(parts[:, :, pad:-pad], part, across)
+
+
+def _line_weights(scene: Scene, model: Model, position: FloatArray) -> FloatArray:
+    """Flux of lines times what the terms of the LSF are along the dispersion (n_row, n_line, 4).
+
+    The first is of all lines, the others of those that say how the LSF changes. A line without its
+    core has a width as uncertain as its strength: it says nothing, unless another row has the core.
+    """
+    lost = lost_samples(scene, position, 0.6 * model.lsf.basis.fwhm)
+    whole = np.any(lost < 1.2 * model.lsf.basis.fwhm, axis=0)
+    powers = place_powers(position / ((scene.nx - 1) / 2) - 1)
+    flux = model.response * scene.seen[scene.exposure] * model.intensity
+    changing = np.where(whole[:, None], powers, 0.0)
+    columns = np.concatenate([powers[..., :1], changing], axis=-1)
+    return np.asarray(flux[..., None] * columns)
 
 
 @dataclass(frozen=True)
@@ -219,9 +242,12 @@ def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray,
 
 
 def _solve(
-    normal: FloatArray, pull: FloatArray, intensity: FloatArray
+    normal: FloatArray, pull: FloatArray, intensity: FloatArray, moves: slice
 ) -> tuple[FloatArray, FloatArray]:
-    """Solve normal equations of which the first are intensities; those stay positive."""
+    """Solve normal equations of which the first are intensities, which stay positive.
+
+    Returns the solution, and the covariance of the displacements in it.
+    """
     scale = 1 / np.sqrt(np.diag(normal))
     normal = normal * np.outer(scale, scale)
     pull = pull * scale
@@ -237,4 +263,5 @@ def _solve(
         if not np.any(negative & ~dark[: intensity.size]):
             break
         dark[: intensity.size] |= negative
-    return solution, cho_solve(factor, np.diag(scale)) * scale[:, None]
+    own = np.diag(scale)[:, moves]
+    return solution, own.T @ cho_solve(factor, own)

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kspecpipe.wavelength.design import Design
-from kspecpipe.wavelength.lsf import gaussian_lsf, lsf_basis
+from kspecpipe.wavelength.design import Design, LsfColumns
+from kspecpipe.wavelength.lsf import free_changes, gaussian_lsf, lsf_basis
 from kspecpipe.wavelength.scene import Model, Scene, render
+from kspecpipe.wavelength.shape import Freedom, lsf_columns
 
 NX, ROWS = 200, 3
 #: A blend, a line over the edge of a block of pixels, and one over the edge of the chip.
@@ -40,7 +41,7 @@ def positions(moved=(0.0, 0.0, 0.0)):
 def test_normal_equations_are_those_of_numerical_derivatives(scene, model):
     rng = np.random.default_rng(3)
     smooth = np.vander(np.linspace(-1, 1, NX), 2)
-    shape = rng.normal(size=(ROWS, NX, 2))
+    shape = LsfColumns(rng.normal(size=(ROWS, 1, NX, 2)), (0, 0), rng.normal(size=(ROWS, 2)))
     level = np.array([1.0, 2.0, 3.0])
     drawn = render(scene, model, positions())
     weight, residual = rng.uniform(0, 1, (2, ROWS, NX))
@@ -57,7 +58,11 @@ def test_normal_equations_are_those_of_numerical_derivatives(scene, model):
         *strengths,
         *(level[:, None] * s for s in smooth.T),
         *moves,
-        *np.moveaxis(shape, 2, 0),
+        *(
+            f[:, None] * part
+            for f in shape.factor.T
+            for part in np.moveaxis(shape.parts[:, 0], 2, 0)
+        ),
     ]
     matrix = np.stack([column.ravel() for column in columns], axis=1)
 
@@ -71,9 +76,40 @@ def test_normal_equations_are_those_of_numerical_derivatives(scene, model):
     assert np.max(np.abs(found[1] - pull) / size) < 2e-4 * np.linalg.norm(residual)
 
 
+@pytest.mark.parametrize("variation", [0.0, 0.2])
+def test_columns_of_the_lsf_are_what_its_changes_do_to_the_lines(scene, model, variation):
+    # Above the middle of its pixel, below it, on its edge, and beside the chip.
+    place = positions() + np.array([0.0, -0.3, 0.3, 40.0])
+    freedom = Freedom(model.intensity, model.intensity, True, variation, 0.5, GROUPS)
+    drawn, changes = render(scene, model, place), free_changes(model.lsf.basis)
+    columns = lsf_columns(scene, model, drawn, freedom)
+    assert columns.count == freedom.terms * len(changes)
+    laid = np.empty((ROWS, NX, columns.count))
+    columns.lay(slice(0, NX), laid)
+    for term in range(freedom.terms):
+        for number in (0, 9, len(changes) - 1):
+            coefficients = model.lsf.coefficients.copy()
+            coefficients[term] += changes[number]
+            changed = replace(model, lsf=replace(model.lsf, coefficients=coefficients))
+            expected = render(scene, changed, place).lines - drawn.lines
+            found = laid[..., term * len(changes) + number]
+            assert found == pytest.approx(expected, abs=1e-9 * model.intensity.max())
+
+
+def test_a_line_without_core_in_any_row_says_nothing_of_changes_of_the_lsf(scene, model):
+    good = scene.good.copy()
+    good[:, 120:137] = False
+    lost = replace(scene, good=good)
+    freedom = Freedom(model.intensity, model.intensity, True, 0.2, 0.5, GROUPS)
+    parts = lsf_columns(lost, model, render(lost, model, positions()), freedom).parts
+    assert np.any(parts[:, 0, 128] != 0)
+    assert not np.any(parts[:, 1:, 128] != 0)
+
+
 def test_without_movers_strengths_continuum_and_shape_follow_each_other(scene, model):
     drawn = render(scene, model, positions())
-    design = Design(drawn, np.ones((NX, 5)), np.ones(ROWS), GROUPS, 0, np.zeros((ROWS, NX, 2)))
+    shape = LsfColumns(np.zeros((ROWS, 1, NX, 2)), (0,), np.ones((ROWS, 1)))
+    design = Design(drawn, np.ones((NX, 5)), np.ones(ROWS), GROUPS, 0, shape)
     assert [(p.start, p.stop) for p in design.parts] == [(0, 4), (4, 9), (9, 9), (9, 11)]
 
 
