@@ -72,20 +72,19 @@ def beside(work: Callable[[], Result], cores: int) -> Iterator[Callable[[], Resu
     work : callable
         What is done. If it fails or warns in the copy, it is done here: who waits sees the same.
     cores : int
-        Cores that this process may use. With one, the work is done here, at once.
+        Cores that this process may use. With one, the work is done here, when it is asked for.
 
     Yields
     ------
     callable
-        Returns the result, for which it may have to wait.
+        Returns the result, for which it may have to wait; to be called once.
     """
     copy = None
     if cores > 1 and sys.platform == "linux":  # elsewhere a copy of a process may not do much
         with contextlib.suppress(OSError):  # no further process is allowed
             copy = _Copy(work)
     if copy is None:
-        found = work()
-        yield lambda: found
+        yield work
         return
     with contextlib.closing(copy):
         yield copy.result

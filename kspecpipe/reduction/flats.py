@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.table import Table
 
-from kspecpipe.beside import spread
+from kspecpipe.beside import beside, spread
 from kspecpipe.declare import Declared, metric, parameter, raw, user_file
 from kspecpipe.detector.stack import Noise, clip_stack
 from kspecpipe.errors import RecipeError
@@ -257,24 +257,38 @@ def combine_flats(
     # Traces and profile tell scattered light from wings by themselves, column by column, which
     # is better than what a model of the whole frame leaves of its gradient under the fibres.
     traces, profile = _moved(total, *known) if known else _measured(total, traces)
-    measure = partial(measure_shift, traces=traces, profile=profile, options=_QUICK)
-    shifts = tuple(spread(measure, images, options.cores))
-    saturated = max(_on_traces(image, traces).fraction(DQ.SATURATED) for image in images)
-    del images  # a third of all memory, and the averages are all that is needed now
-    halo = None
-    if options.background and has_background(total, traces, layout, options=options.background):
-        halo = measure_halo(total, traces)
-    lamps = []
-    for lamp, (image, level, rejected) in zip(lamp_groups(stack), averages, strict=True):
-        clean, background = image, np.zeros(image.shape, dtype=np.float32)
-        if halo is not None:
-            clean, background = subtract_scattered(
-                image, traces, layout, halo, options=options.background
-            )
-        lamps.append(LampFlat(lamp, clean, background, level, rejected))
+    shift_of = partial(measure_shift, traces=traces, profile=profile, options=_QUICK)
+    cleaned = partial(_cleaned, [image for image, _, _ in averages], traces, layout, options)
+    with beside(cleaned, options.cores) as clean:
+        shifts = tuple(spread(shift_of, images, options.cores - 1))
+        saturated = max(_on_traces(image, traces).fraction(DQ.SATURATED) for image in images)
+        del images  # a third of all memory, and the averages are all that is needed now
+        halo, parts = clean()
+    lamps = tuple(
+        LampFlat(lamp, *part, levels, rejected)
+        for lamp, part, (_, levels, rejected) in zip(
+            lamp_groups(stack), parts, averages, strict=True
+        )
+    )
     if halo is not None and not known:
         profile = extend_wings(_sum(lamp.image for lamp in lamps), traces, profile)
-    return MasterFlat(tuple(lamps), traces, profile, halo, shifts, saturated)
+    return MasterFlat(lamps, traces, profile, halo, shifts, saturated)
+
+
+def _cleaned(
+    images: Sequence[Signal], traces: Traces, layout: FibreLayout, options: FlatOptions
+) -> tuple[Halo | None, list[tuple[Signal, FloatArray]]]:
+    """Measure the light that is scattered around all fibres; images without it, and what it is."""
+    total = _sum(images)
+    if not (
+        options.background and has_background(total, traces, layout, options=options.background)
+    ):
+        return None, [(image, np.zeros(image.shape, dtype=np.float32)) for image in images]
+    halo = measure_halo(total, traces)
+    return halo, [
+        subtract_scattered(image, traces, layout, halo, options=options.background)
+        for image in images
+    ]
 
 
 def _on_traces(image: Signal, traces: Traces) -> Signal:
