@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solveh_banded
-from scipy.ndimage import minimum_filter1d
+from scipy.ndimage import minimum_filter1d, uniform_filter1d
 
 from kspecpipe.signal import FloatArray, IntArray
 from kspecpipe.wavelength.scene import (
@@ -16,6 +16,9 @@ from kspecpipe.wavelength.scene import (
     model_variance,
     sample_weights,
 )
+
+#: Stretch whose reduced chi2 says whether the model is wrong there [FWHM], and what it may be.
+_DOUBT_WINDOW, _TOLERATED = 3.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,21 @@ def local_residual(
     fitted = np.bincount(flat, change, minlength=scene.value.size).reshape(scene.value.shape)
     residual: FloatArray = scene.value - model.continuum - drawn.lines - fitted
     return residual
+
+
+def doubting_weights(
+    scene: Scene, model: Model, drawn: Rendering, measured: Measurement
+) -> FloatArray:
+    """Weights (n_row, nx) of the samples, smaller where the lines are not what the model says.
+
+    Blends with lines that no list has, lines at the chip's edge and the light around saturated ones
+    miss the model by more than its errors. Their squared residuals would shape all other lines.
+    """
+    weight = sample_weights(scene, model, drawn)
+    window = int(_DOUBT_WINDOW * model.lsf.basis.fwhm) | 1
+    missed = uniform_filter1d(weight * local_residual(scene, model, drawn, measured) ** 2, window)
+    seen = uniform_filter1d((weight > 0).astype(float), window)
+    return np.asarray(weight / np.maximum(missed / np.maximum(seen, 0.1) / _TOLERATED, 1.0))
 
 
 def explained_scatter(

@@ -173,6 +173,20 @@ def winged_lsf(basis: LsfBasis) -> Lsf:
     return Lsf(basis, coefficients)
 
 
+def stretches(lsf: Lsf) -> FloatArray:
+    """Return the changes (2, n_spline) of the mean shape if its left, or right, side grows wider.
+
+    Each is the derivative by the logarithm of the side's width. Flux and centroid stay.
+    """
+    x, shape = lsf.basis.offset, lsf.coefficients[0]
+    line, slope = shape @ lsf.basis.table, shape @ lsf.basis.slope
+    from_peak = x - x[np.argmax(line)]
+    sides = -np.stack([np.minimum(from_peak, 0.0), np.maximum(from_peak, 0.0)]) * slope
+    sides -= np.outer(sides.sum(axis=1) / _OVERSAMPLING, line)
+    sides += np.outer(sides @ x / _OVERSAMPLING, slope)
+    return np.asarray(np.linalg.lstsq(lsf.basis.table.T, sides.T, rcond=None)[0].T)
+
+
 def positive_wings(shape: FloatArray, distance: FloatArray) -> FloatArray:
     """Let a shape (n_spline,) fall outwards on both sides, and never below 0.
 

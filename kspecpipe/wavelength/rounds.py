@@ -20,6 +20,7 @@ from kspecpipe.wavelength.dispersion import (
 )
 from kspecpipe.wavelength.groups import (
     Measurement,
+    doubting_weights,
     explained_scatter,
     measure_groups,
     update_continuum,
@@ -318,7 +319,7 @@ def _freedom(
         expected,
         sd,
         True,
-        0.2 if options.number >= 3 else 0.0,
+        0.1 if options.number >= 3 else 0.0,
         0.5,
         movers(state.parts, model),
     )
@@ -343,14 +344,17 @@ def _fit_shape(
     chosen = some_rows(scene, options.rows if options.number >= 3 else options.rows // 2)
     part, local, position = scene.rows(chosen), model.rows(chosen), position[chosen]
     drawn = render(part, local, position)
-    fitted, moved, covariance = fit_shared(part, local, drawn, freedom)
+    measured = measure_groups(part, local, drawn, 1.6 * options.fwhm)
+    # Before the lines have a shape, all of them miss it.
+    weight = doubting_weights(part, local, drawn, measured) if options.number > 1 else None
+    fitted, moved, covariance = fit_shared(part, local, drawn, freedom, weight)
     if options.number < 3:
         again = render(part, fitted, position)
-        fitted, moved, covariance = fit_shared(part, fitted, again, freedom)
-    photon = measure_groups(part, local, drawn, 1.6 * options.fwhm).variance
+        fitted, moved, covariance = fit_shared(part, fitted, again, freedom, weight)
     together = covariance[: model.n_group, : model.n_group]
     # Not more than all of it: beside the error of a line without light others would be lost.
-    own = np.minimum(1 / np.maximum(np.sum(1 / photon, axis=0), 1e-12), np.diag(together))
+    photon = 1 / np.maximum(np.sum(1 / measured.variance, axis=0), 1e-12)
+    own = np.minimum(photon, np.diag(together))
     fitted = replace(fitted, response=model.response, continuum=model.continuum)
     value, vector = np.linalg.eigh(together - np.diag(own))
     common = (vector * np.maximum(value, 0.0)) @ vector.T

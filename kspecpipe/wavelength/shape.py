@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from kspecpipe.bsplines import spline_basis
-from kspecpipe.signal import FloatArray, IntArray
+from kspecpipe.signal import BoolArray, FloatArray, IntArray
 from kspecpipe.wavelength.design import Design, LsfColumns
 from kspecpipe.wavelength.lsf import (
     ACROSS,
@@ -20,6 +20,7 @@ from kspecpipe.wavelength.lsf import (
     place_powers,
     positive_wings,
     spline_windows,
+    stretches,
     window_row,
     without_negative_wings,
 )
@@ -27,9 +28,14 @@ from kspecpipe.wavelength.scene import (
     Model,
     Rendering,
     Scene,
-    lost_samples,
     sample_weights,
 )
+
+#: Flux of lines that say what the LSF is like, against the brightest that has its core: beside a
+#: saturated line, whose flux is a guess, all others are faint.
+_TELLING = 0.003
+#: Change of the LSF beyond that of the width of its sides, against that.
+_OTHER_CHANGE = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Freedom:
     shape : bool
         Free the LSF's mean shape and the groups' displacements.
     variation : float
-        Expected relative change of the LSF over the chip; 0 keeps it constant.
+        Expected relative change over the chip of the width of the LSF's sides; 0 keeps it constant.
     displacement : float
         Expected displacement of groups [pixel].
     mover : ndarray of int, shape (n_line,)
@@ -69,7 +75,11 @@ def strengths_only(count: int) -> Freedom:
 
 
 def fit_shared(
-    scene: Scene, model: Model, drawn: Rendering, freedom: Freedom
+    scene: Scene,
+    model: Model,
+    drawn: Rendering,
+    freedom: Freedom,
+    weight: FloatArray | None = None,
 ) -> tuple[Model, FloatArray, FloatArray]:
     """One Gauss-Newton step of what all rows share.
 
@@ -84,6 +94,8 @@ def fit_shared(
         The lines of the start.
     freedom : Freedom
         What is free.
+    weight : ndarray, shape (n_row, nx), optional
+        Weights of the samples in place of `sample_weights`.
 
     Returns
     -------
@@ -94,7 +106,8 @@ def fit_shared(
     covariance : ndarray, shape (n_mover, n_mover)
         Their covariance [pixel^2], which includes that of blends and LSF.
     """
-    weight = sample_weights(scene, model, drawn)
+    if weight is None:
+        weight = sample_weights(scene, model, drawn)
     residual = scene.value - model.continuum - drawn.lines
     design = Design(
         drawn,
@@ -155,7 +168,8 @@ def lsf_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedom) 
     free, size = free_changes(basis), 2 * basis.reach + 1
     part = (0, *(1 + power for power in ALONG[1:]))[: freedom.terms]
     n_part = max(part, default=-1) + 1
-    along = _line_weights(scene, model, position)[..., :n_part]
+    cored = np.any(~drawn.lost, axis=0)
+    along = _line_weights(scene, model, position, cored)[..., :n_part]
     # All pixels of a line lie at the same place in a pixel: they are one row of a table.
     nearest = np.clip(np.rint(position).astype(int), -size, scene.nx + size)
     row, fraction = window_row(nearest - position)
@@ -165,7 +179,8 @@ def lsf_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedom) 
     pad = 2 * size
     start = nearest - basis.reach + pad
     parts = np.zeros((len(position), n_part, scene.nx + 2 * pad, len(free)))
-    bright = np.flatnonzero(model.intensity > 0.003 * np.max(model.intensity))
+    brightest = np.max(model.intensity, where=cored, initial=0.0)
+    bright = np.flatnonzero(model.intensity > _TELLING * brightest)
     for i, line in product(range(len(parts)), bright if n_part else ()):
         place = parts[i, :, start[i, line] : start[i, line] + size]
         place += (weights[i, line] @ windows[row[i, line]]).reshape(place.shape)
@@ -173,17 +188,15 @@ def lsf_columns(scene: Scene, model: Model, drawn: Rendering, freedom: Freedom) 
     return LsfColumns(parts[:, :, pad:-pad], part, across)
 
 
-def _line_weights(scene: Scene, model: Model, position: FloatArray) -> FloatArray:
+def _line_weights(scene: Scene, model: Model, position: FloatArray, cored: BoolArray) -> FloatArray:
     """Flux of lines times what the terms of the LSF are along the dispersion (n_row, n_line, 4).
 
     The first is of all lines, the others of those that say how the LSF changes. A line without its
     core has a width as uncertain as its strength: it says nothing, unless another row has the core.
     """
-    lost = lost_samples(scene, position, 0.6 * model.lsf.basis.fwhm)
-    whole = np.any(lost < 1.2 * model.lsf.basis.fwhm, axis=0)
     powers = place_powers(position / ((scene.nx - 1) / 2) - 1)
     flux = model.response * scene.seen[scene.exposure] * model.intensity
-    changing = np.where(whole[:, None], powers, 0.0)
+    changing = np.where(cored[:, None], powers, 0.0)
     columns = np.concatenate([powers[..., :1], changing], axis=-1)
     return np.asarray(flux[..., None] * columns)
 
@@ -218,14 +231,17 @@ def _prior(model: Model, freedom: Freedom, n_smooth: int) -> _Prior:
         first = n_line + n_smooth + n_group + term * n_spline
         block = slice(first, first + n_spline)
         now = model.lsf.coefficients[term]
-        centre, sd = _shape_prior(model, term, freedom.variation)
-        precision[block, block] = (free / sd**2) @ free.T
-        pull[block] = free @ ((centre - now) / sd**2)
+        centre, inner = _shape_prior(model, term, freedom.variation)
+        precision[block, block] = free @ inner @ free.T
+        pull[block] = free @ inner @ (centre - now)
     return _Prior(precision, pull)
 
 
 def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray, FloatArray]:
-    """Expect of a term of the LSF: a Gaussian core, wings that fall; value and spread."""
+    """Expect of a term of the LSF: a Gaussian core, wings that fall; value and precision.
+
+    What changes over the chip is mostly how wide each side is, so that few lines show it.
+    """
     basis, shape = model.lsf.basis, model.lsf.coefficients[0]
     distance = np.abs(basis.moment / basis.flux) / basis.fwhm
     if term > 0:
@@ -233,12 +249,14 @@ def _shape_prior(model: Model, term: int, variation: float) -> tuple[FloatArray,
         faint = 0.02 * np.max(shape) * np.exp(-2 * np.maximum(distance, 1))
         # Optics change mostly from end to end; a bend is as often unknown lines in the middle.
         change = variation if term <= 2 else 0.4 * variation
-        return np.zeros(shape.size), change * (np.abs(shape) + faint)
+        covariance = np.diag((_OTHER_CHANGE * change * (np.abs(shape) + faint)) ** 2)
+        sides = change * stretches(model.lsf)
+        return np.zeros(shape.size), np.linalg.inv(covariance + sides.T @ sides)
     core, tail = first_shape(basis)
     wing = positive_wings(shape, distance)
     centre = np.where(distance > 1, wing, core)
     spread = np.where(distance > 1, 0.7 * wing, 0.35 * np.max(core) * np.exp(-0.5 * distance**2))
-    return centre, spread + 0.3 * tail
+    return centre, np.diag(1 / (spread + 0.3 * tail) ** 2)
 
 
 def _solve(

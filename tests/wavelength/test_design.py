@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kspecpipe.wavelength.design import Design, LsfColumns
+from kspecpipe.wavelength.groups import doubting_weights, measure_groups
 from kspecpipe.wavelength.lsf import free_changes, gaussian_lsf, lsf_basis
-from kspecpipe.wavelength.scene import Model, Scene, render
+from kspecpipe.wavelength.scene import Model, Scene, render, sample_weights
 from kspecpipe.wavelength.shape import Freedom, lsf_columns
 
 NX, ROWS = 200, 3
@@ -136,3 +137,29 @@ def test_cut_windows_hold_the_pixels_within_reach(scene, model):
     assert cut.pixel.shape[-1] == 7
     assert np.sum(near) == np.sum(near[..., near.shape[-1] // 2 - 3 : near.shape[-1] // 2 + 4])
     assert drawn.within(1e3) is drawn
+
+
+def test_a_saturated_line_does_not_silence_the_faint_ones_beside_it(scene, model):
+    good = scene.good.copy()
+    good[:, 120:137] = False
+    lost = replace(scene, good=good)
+    freedom = Freedom(model.intensity, model.intensity, True, 0.2, 0.5, GROUPS)
+    bright = replace(model, intensity=model.intensity * np.array([1.0, 1.0, 1e5, 1.0]))
+    near = np.rint(positions()[0]).astype(int)
+    for each in (model, bright):
+        parts = lsf_columns(lost, each, render(lost, each, positions()), freedom).parts
+        assert all(np.any(parts[0, 1:, x] != 0) for x in near[[0, 1, 3]])
+
+
+def test_a_blend_that_the_model_does_not_know_says_little_of_the_shape(scene, model):
+    drawn = render(scene, model, positions())
+    known = replace(scene, value=drawn.lines)
+    measured = measure_groups(known, model, drawn, 6.0)
+    value = drawn.lines.copy()
+    value[:, 60:63] += 40 * np.sqrt(scene.variance[:, 60:63])
+    strange = replace(scene, value=value)
+    calm, doubted = (doubting_weights(each, model, drawn, measured) for each in (known, strange))
+    usual = sample_weights(known, model, drawn)
+    assert calm == pytest.approx(usual)
+    assert np.all(doubted[:, 61] < 0.25 * usual[:, 61])
+    assert doubted[:, 100:] == pytest.approx(usual[:, 100:])

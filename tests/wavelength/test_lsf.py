@@ -17,10 +17,12 @@ from kspecpipe.wavelength.lsf import (
     measure_fwhm,
     place_terms,
     positive_wings,
+    stretches,
     winged_lsf,
     without_negative_wings,
 )
 
+_SAMPLES = 50
 CENTRE = place_terms(np.zeros(1), np.zeros(1))
 
 
@@ -138,3 +140,23 @@ def test_a_line_shape_of_another_version_is_refused_in_words():
     )
     with pytest.raises(InputError, match=r"has 4 terms where 6 are known.*run marc again"):
         _ = solution.line_shape
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_stretch_widens_one_side_and_keeps_flux_and_centroid(side):
+    lsf = winged_lsf(lsf_basis(4.0))
+    basis, change = lsf.basis, stretches(lsf)[side]
+    line, wider = (lsf.coefficients[0] + f * change for f in (0.0, 0.05))
+    before, after = line @ basis.table, wider @ basis.table
+    top = [np.argmax(shape) for shape in (before, after)]
+
+    def halves(shape):
+        above = np.flatnonzero(shape > shape.max() / 2)
+        return np.abs(above[[0, -1]] - np.argmax(shape)) / _SAMPLES
+
+    growth = halves(after) / halves(before)
+    assert growth[side] == pytest.approx(1.05, abs=0.015)
+    assert growth[1 - side] == pytest.approx(1.0, abs=0.015)
+    assert change @ basis.flux == pytest.approx(0, abs=1e-4)
+    assert change @ basis.moment == pytest.approx(0, abs=5e-3)
+    assert abs(top[1] - top[0]) < 0.1 * _SAMPLES
