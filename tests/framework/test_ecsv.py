@@ -25,11 +25,6 @@ def test_astropy_reads_the_same_table_again(rows):
         np.testing.assert_array_equal(again[name], TABLE[name][:rows])
 
 
-def test_the_lines_are_those_that_astropy_writes(tmp_path):
-    TABLE.write(tmp_path / "own.ecsv")
-    assert ecsv_text(TABLE) == (tmp_path / "own.ecsv").read_text()
-
-
 def test_cells_of_a_written_table_are_found_with_their_line_numbers():
     names, rows = ecsv_cells(ecsv_text(TABLE))
     assert names == TABLE.colnames
