@@ -213,7 +213,7 @@ def default_prior(prediction: Prediction) -> DispersionPrior:
     elif prediction.grating is None:
         distortion = np.array([1e3, 1e3, 20.0, 3.0, 0.5, 0.2, 0.05])
     else:
-        distortion = np.array([1e3, 1e3, 20.0, 0.35, 0.04, 0.025, 0.01])
+        distortion = np.array([1e3, 1e3, 20.0, 0.35, 0.025, 0.012, 0.005])
     return DispersionPrior(distortion, np.array([s for *_, s in _SLIT]), np.array([0.3, 0.03]))
 
 

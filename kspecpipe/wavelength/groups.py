@@ -19,6 +19,8 @@ from kspecpipe.wavelength.scene import (
 
 #: Stretch whose reduced chi2 says whether the model is wrong there [FWHM], and what it may be.
 _DOUBT_WINDOW, _TOLERATED = 3.0, 1.5
+#: Relative error of the model that is expected, its weight in samples, and its range.
+_MODEL_ERROR, _EXPECTED_WEIGHT, _MODEL_ERROR_RANGE = 0.01, 50.0, (0.001, 0.05)
 
 
 @dataclass(frozen=True)
@@ -240,9 +242,31 @@ def explained_scatter(
     core &= scene.good[rows, near.pixel] & (near.value > 0.8 * near.lines[rows, near.pixel])
     variance = scene.variance[rows, near.pixel]
     core &= near.value > 10 * np.sqrt(variance)
-    if core.sum() < 30:
-        return chi2, 0.02
-    error = (residual[rows, near.pixel] / np.maximum(near.value, 1e-9))[core]
-    noise = (variance / np.maximum(near.value, 1e-9) ** 2)[core]
-    spread = np.median(error**2 / noise) / 0.4549 - 1
-    return chi2, float(np.sqrt(np.clip(spread * np.median(noise), 1e-6, 0.0025)))
+    flux = near.value[core]
+    return chi2, model_error(residual[rows, near.pixel][core] / flux, variance[core] / flux**2)
+
+
+def model_error(error: FloatArray, noise: FloatArray) -> float:
+    """Relative error of a model of which samples (n,) miss by ``error``, with variance ``noise``.
+
+    Samples count as far as their noise lets them tell: few or faint ones leave it at the expected.
+    """
+    low, high = np.log(_MODEL_ERROR_RANGE)
+    for _ in range(12):
+        middle = (low + high) / 2
+        variance = np.exp(2 * middle)
+        telling = variance / (noise + variance)
+        excess = _weighted_median(error**2 / (noise + variance), telling) / 0.4549
+        known = telling.sum() * np.log(max(excess, 1e-9))
+        surprise = known - _EXPECTED_WEIGHT * 2 * (middle - np.log(_MODEL_ERROR))
+        low, high = (middle, high) if surprise > 0 else (low, middle)
+    return float(np.exp((low + high) / 2))
+
+
+def _weighted_median(value: FloatArray, weight: FloatArray) -> float:
+    """Value below which half of the weight lies; 1 without any."""
+    if not value.size:
+        return 1.0
+    order = np.argsort(value)
+    total = np.cumsum(weight[order])
+    return float(value[order][np.searchsorted(total, total[-1] / 2)])

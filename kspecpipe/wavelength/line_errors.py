@@ -28,9 +28,7 @@ _SCATTER, _UNLISTED_SCATTER = 0.5, 1.0
 #: them.
 _TELLING_SNR, _LSF_CHANGE = 50.0, 0.25
 #: Part of what a continuum can take of the wings that it does take; where wings begin [FWHM].
-_LOST_WINGS, _WING = 0.14, 1.5
-#: Error below which lines count no more [pixel].
-_FINEST = 0.003
+_LOST_WINGS, _WING = 0.1, 1.5
 #: Rows, and height of lines over the noise, by which that is judged.
 _ROWS, _SEEN = 6, 10.0
 
@@ -71,13 +69,13 @@ def private_variance(
     """Diagonal (n_group,) of a covariance of groups without what they share alike [pixel^2].
 
     What displaces all lines as a parabola along the chip makes none of them less reliable than
-    others: it must not level their weights, which follow from their own ``error`` (n_group,) and
-    the photons' [pixel]. ``place`` (n_group,) is where they are.
+    others: it must not level their weights. Lines at ``place`` (n_group,) [pixel] tell it as well
+    as they are known, with their own ``error`` (n_group,) [pixel] and the photons'.
     """
     photon = 1 / np.maximum(np.sum(1 / measured.variance, axis=0), 1e-9)
     u = 2 * (place - place.min()) / max(np.ptp(place), 1.0) - 1
     columns = u[:, None] ** np.arange(3)
-    weighted = columns / (photon + error**2 + _FINEST**2)[:, None]
+    weighted = columns / (photon + error**2 + np.diag(correlated))[:, None]
     normal = columns.T @ weighted
     shared = columns @ np.linalg.solve(normal + 1e-6 * np.trace(normal) * np.eye(3), weighted.T)
     rest = np.eye(place.size) - shared
@@ -156,7 +154,7 @@ def _saturation_error(scene: Scene, model: Model, position: FloatArray) -> Float
     fwhm = model.lsf.basis.fwhm
     lost = np.median(lost_samples(scene, position, 1.5 * fwhm), axis=0)
     farther = np.maximum(lost / fwhm, 1.0) ** 3
-    error = np.where(lost >= 2, (0.004 + model.floor) * farther, 0.0)
+    error = np.where(lost >= 2, (0.008 + model.floor) * farther, 0.0)
     error = np.where(lost > _FOOT * fwhm, np.maximum(error, 1.0), error)
     worst = np.zeros(model.n_group)
     np.maximum.at(worst, model.group, error * (model.intensity > 0))

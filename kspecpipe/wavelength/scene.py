@@ -14,7 +14,7 @@ from kspecpipe.signal import BoolArray, FloatArray, IntArray
 from kspecpipe.wavelength.lsf import Lsf, place_terms
 
 #: Relative error of the model in the flanks of lines that have lost their cores.
-_BLUNT = 0.03
+_BLUNT = 0.07
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def bend(scene: Any) -> None:
 
 
 def blur(scene: Any) -> None:
-    scene.blur(1.9, axis=2)
+    scene.blur(1.95, axis=2)
 
 
 def sink(scene: Any) -> None:
@@ -65,7 +65,7 @@ FAULTS = {
     "WAVE HELD OUT": (bend, ["WAVE RMS"]),
     "WAVE MARGIN": (darken(320, 500), ["WAVE COVERAGE", "LINES USED"]),
     "WAVE COVERAGE": (darken(0, 210), FIT),
-    "LSF FWHM": (blur, ["LINES USED", "WAVE RMS", "WAVE HELD OUT"]),
+    "LSF FWHM": (blur, FIT),
     "TRACE SHIFT": (sink, []),
     "SATURATED FRACTION": (overexpose, ["WAVE RMS", "WAVE COVERAGE"]),
     "LAMPS OFF": (lamps("Ne", "Ar", "Kr"), ["LAMP FLUX MIN"]),
