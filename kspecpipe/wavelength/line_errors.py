@@ -29,6 +29,8 @@ _SCATTER, _UNLISTED_SCATTER = 0.5, 1.0
 _TELLING_SNR, _LSF_CHANGE = 50.0, 0.25
 #: Part of what a continuum can take of the wings that it does take; where wings begin [FWHM].
 _LOST_WINGS, _WING = 0.1, 1.5
+#: What all lines are displaced by that nothing in the arc tells of [pixel].
+_UNSEEN = 0.003
 #: Rows, and height of lines over the noise, by which that is judged.
 _ROWS, _SEEN = 6, 10.0
 
@@ -51,15 +53,16 @@ def common_errors(
 
 
 def shared_errors(scene: Scene, model: Model, position: FloatArray, length: float) -> FloatArray:
-    """Covariance (n_group, n_group) of groups by light in the far wings of all lines [pixel^2].
+    """Covariance (n_group, n_group) of groups by what displaces all lines [pixel^2].
 
-    What of them is lost in the continuum displaces the centroid of the LSF, and with it all lines:
-    by about as much everywhere, and evenly more where lines are wider or closer together. Lines
-    are at ``position`` (n_row, n_line), and ``length`` [pixel] is that of the continuum.
+    What of their far wings is lost in the continuum displaces the centroid of the LSF, and with it
+    all lines: by about as much everywhere, and evenly more where lines are wider or closer
+    together. So do fringes and pixels of unequal response, a little. Lines are at ``position``
+    (n_row, n_line), and ``length`` [pixel] is that of the continuum.
     """
     half = (scene.nx - 1) / 2
     u = np.clip(group_place(model, position) / half - 1, -1.0, 1.0)
-    pull = _LOST_WINGS * _pull_of_wings(scene, model, position, length)
+    pull = np.hypot(_UNSEEN, _LOST_WINGS * _pull_of_wings(scene, model, position, length))
     return np.asarray(pull**2 * (1 + np.outer(u, u)))
 
 
