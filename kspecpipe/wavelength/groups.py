@@ -13,6 +13,7 @@ from kspecpipe.wavelength.scene import (
     Model,
     Rendering,
     Scene,
+    in_all_rows,
     model_variance,
     sample_weights,
 )
@@ -201,8 +202,7 @@ def local_residual(
     taken = np.isfinite(measured.variance)
     offset = np.where(taken, np.clip(measured.offset, -1, 1), 0.0)[:, model.group, None]
     gain = np.where(taken, np.clip(measured.amplitude - 1, -0.9, 0.9), 0.0)[:, model.group, None]
-    row = np.arange(len(scene.value))[:, None, None] * scene.nx
-    flat = (row + drawn.pixel).ravel()
+    flat = in_all_rows(drawn.pixel, scene.nx).ravel()
     change = (offset * drawn.slope + gain * drawn.value).ravel()
     fitted = np.bincount(flat, change, minlength=scene.value.size).reshape(scene.value.shape)
     residual: FloatArray = scene.value - model.continuum - drawn.lines - fitted

@@ -12,6 +12,7 @@ from kspecpipe.wavelength.scene import (
     Rendering,
     Scene,
     blend_groups,
+    in_all_rows,
     lost_samples,
     render,
     sample_weights,
@@ -103,9 +104,8 @@ def _pull_of_wings(scene: Scene, model: Model, position: FloatArray, length: flo
     distance = drawn.pixel - position[..., None]
     far = np.abs(distance) > _WING * model.lsf.basis.fwhm
     wing = np.where(far, np.maximum(drawn.value, 0.0), 0.0)
-    flat = drawn.pixel + (np.arange(len(position)) * scene.nx)[:, None, None]
-    size = scene.value.size
-    wings = np.asarray(np.bincount(flat.ravel(), wing.ravel(), size), float)
+    flat = in_all_rows(drawn.pixel, scene.nx)
+    wings = np.asarray(np.bincount(flat.ravel(), wing.ravel(), scene.value.size), float)
     wings = wings.reshape(scene.value.shape)
     taken = followed(scene, model, drawn, wings, length) / np.maximum(wings, 1e-9)
     lost = np.clip(taken, 0.0, 1.0).ravel()[flat] * wing

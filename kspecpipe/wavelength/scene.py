@@ -199,11 +199,16 @@ def _sums(
     pixel: IntArray, value: FloatArray, lost: BoolArray, shape: tuple[int, ...]
 ) -> tuple[FloatArray, FloatArray]:
     """Sum (n_row, nx) of all lines, and of those without their cores."""
-    flat = pixel + (np.arange(shape[0]) * shape[1])[:, None, None]
+    flat = in_all_rows(pixel, shape[1])
     size = shape[0] * shape[1]
     lines = np.bincount(flat.ravel(), value.ravel(), size)
     blunt = np.bincount(flat[lost].ravel(), value[lost].ravel(), size)
     return np.asarray(lines, float).reshape(shape), np.asarray(blunt, float).reshape(shape)
+
+
+def in_all_rows(pixel: IntArray, nx: int) -> IntArray:
+    """Index of pixels (n_row, n_line, n_window) in the spectra of all rows laid end to end."""
+    return pixel + (np.arange(len(pixel)) * nx)[:, None, None]
 
 
 def lost_samples(scene: Scene, position: FloatArray, reach: float) -> IntArray:
